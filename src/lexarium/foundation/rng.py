@@ -1,0 +1,98 @@
+"""Randomness is a function, not a state.
+
+`key(seed, *names)` is the only source of seeds: a hash of its arguments. Whatever needs random numbers
+asks for them by name, so that the order in which things happen, the number of workers, evaluations in
+between and interruptions cannot change them. Nothing seeds a global generator.
+
+`Permutation` is random access to a shuffled range: O(1) memory, any element without the others, by a
+balanced Feistel network with cycle walking (Black and Rogaway, "Ciphers with arbitrary finite
+domains", CT-RSA 2002). `mix32` is the 32-bit finaliser of MurmurHash3, in numpy; `models.dropout`
+holds the same function for tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+_ROUNDS = 6
+
+
+def key(seed: int, *names: str | int) -> int:
+    """A 63-bit integer that depends on `seed` and every name, and on nothing else."""
+    text = "\x1f".join([str(int(seed)), *(f"{type(n).__name__[0]}:{n}" for n in names)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def generator(seed: int, *names: str | int) -> np.random.Generator:
+    """A numpy generator for this name; its stream is fixed by the Philox algorithm."""
+    return np.random.Generator(np.random.Philox(key=key(seed, *names)))
+
+
+def torch_generator(seed: int, *names: str | int) -> torch.Generator:
+    """A CPU torch generator for this name."""
+    import torch
+
+    generator = torch.Generator(device="cpu")
+    generator.manual_seed(key(seed, *names))
+    return generator
+
+
+def mix32(x: np.ndarray) -> np.ndarray:
+    """The finaliser of MurmurHash3 on uint32 arrays: every input bit reaches every output bit."""
+    x = np.asarray(x, dtype=np.uint32)
+    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    return x ^ (x >> np.uint32(16))
+
+
+def mix32_int(x: int) -> int:
+    """`mix32` of one Python integer (taken modulo 2**32)."""
+    x &= 0xFFFFFFFF
+    x = ((x ^ (x >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
+    x = ((x ^ (x >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
+    return x ^ (x >> 16)
+
+
+class Permutation:
+    """A fixed shuffle of range(n), one element at a time.
+
+    `Permutation(n, key)[i]` for an integer or an integer array; a bijection of range(n) for every key.
+    """
+
+    def __init__(self, n: int, key: int) -> None:
+        if n < 1:
+            raise ValueError(f"a permutation needs at least one element, got n={n}")
+        self.n = n
+        self._half = max(1, ((n - 1).bit_length() + 1) // 2)
+        self._mask = np.uint64((1 << self._half) - 1)
+        low, high = key & 0xFFFFFFFF, key >> 32
+        self._keys = [
+            np.uint32(mix32_int(low + mix32_int(high ^ (0x9E3779B9 * (r + 1))))) for r in range(_ROUNDS)
+        ]
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int | np.ndarray) -> int | np.ndarray:
+        i = np.atleast_1d(np.asarray(index, dtype=np.int64))
+        if i.size and (i.min() < 0 or i.max() >= self.n):
+            raise IndexError(f"index outside 0..{self.n - 1}")
+        x = self._encrypt(i.astype(np.uint64))
+        while (outside := x >= self.n).any():  # cycle walking: the domain is below 4n, so few rounds
+            x[outside] = self._encrypt(x[outside])
+        result = x.astype(np.int64)
+        return int(result[0]) if np.ndim(index) == 0 else result
+
+    def _encrypt(self, x: np.ndarray) -> np.ndarray:
+        half = np.uint64(self._half)
+        left, right = x >> half, x & self._mask
+        for k in self._keys:
+            folded = (right ^ (right >> np.uint64(32))).astype(np.uint32)
+            left, right = right, left ^ (mix32(folded ^ k).astype(np.uint64) & self._mask)
+        return (left << half) | right

@@ -1,0 +1,141 @@
+"""The words every layer shares, as plain data.
+
+A `Document` leaves a corpus; an `Example` leaves a packing plan; a `Batch` leaves an objective's
+`collate`; an `Output` leaves a model; a `Term` leaves an objective's `loss`; a `Result` leaves an
+evaluation. Nothing here computes and nothing here imports torch at run time, so that the verbs which
+only read files stay fast.
+
+Inputs of a model are a closed list, documented once in `INPUTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+FieldValue = str | int | float | bool
+
+INPUTS: dict[str, str] = {
+    "tokens": "(B, T) int64: input ids, right-padded with the pad id",
+    "position": "(B, T) int64: position within the document, counted from 0",
+    "segment": "(B, T) int64: which document of the row a token belongs to; -1 on padding",
+    "mask": "(B, T) bool: true on real tokens",
+    "real": "(N,) int64: flat indices of the real tokens of `tokens`, in row order; N = mask.sum()",
+    "token_key": "(B, T) int32: dropout key of each token; absent = evaluation",
+    "source": "(B, S) int64: input ids of an encoder, right-padded",
+    "source_position": "(B, S) int64",
+    "source_segment": "(B, S) int64",
+    "source_mask": "(B, S) bool",
+    "source_real": "(M,) int64: flat indices of the real tokens of `source`",
+    "source_key": "(B, S) int32: dropout keys of the source tokens",
+    "features": "(B, T, F) float: feature vectors in place of, or beside, ids",
+}
+"""Every name a model may consume and an objective may produce."""
+
+
+class UserError(Exception):
+    """A mistake of the user's, told in one line: what was found, what was expected, where, what to do.
+
+    The command line prints it without a trace (``--debug`` shows one).
+    """
+
+
+class Incompatible(UserError):
+    """Two factors of a run that do not fit together; found before anything is built."""
+
+
+class NonFinite(UserError):
+    """A loss or gradient that is not finite, under the policy `stop`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document of a corpus.
+
+    `channels` are aligned with the CHARACTERS of `text`; a token takes the value at its first
+    character, so a channel means the same under every tokenizer.
+    """
+
+    text: str
+    fields: Mapping[str, FieldValue] = field(default_factory=dict)
+    channels: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Example:
+    """What one row of a batch is made of, before an objective frames it.
+
+    ids (L,) int64; position (L,) position within the document; segment (L,) document number within
+    the example; channels name -> (L,). `index` is the global number of the example: epoch * len(plan)
+    + place in the epoch's order, and is what keyed randomness hashes.
+    """
+
+    ids: np.ndarray
+    position: np.ndarray
+    segment: np.ndarray
+    channels: dict[str, np.ndarray]
+    documents: tuple[int, ...]
+    index: int
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Model inputs (see `INPUTS`), targets, and the weight of every loss term.
+
+    weights: term name -> this batch's share of the term's denominator (usually a token count).
+    """
+
+    inputs: dict[str, Tensor]
+    targets: dict[str, Tensor]
+    weights: dict[str, float]
+    examples: tuple[int, ...] = ()
+    n_tokens: int = 0
+
+    def to(self, device: Any) -> Batch:
+        """The same batch on another device."""
+        move = lambda tensors: {k: v.to(device, non_blocking=True) for k, v in tensors.items()}
+        return Batch(move(self.inputs), move(self.targets), self.weights, self.examples, self.n_tokens)
+
+
+@dataclass(slots=True)
+class Output:
+    """What a model returns: hidden states of the REAL target-side tokens and the way to logits.
+
+    hidden (N, D), in the order of the input `real` (all B*T tokens when `real` is absent);
+    unembed: (n, D) -> (n, V) logits. The loss may call it on pieces, so that all logits of a large
+    vocabulary are never held at once. `terms` are loss terms of the model's own (a gate penalty).
+    `layers` holds per-layer hidden states, only when asked for.
+    """
+
+    hidden: Tensor
+    unembed: Callable[[Tensor], Tensor]
+    terms: dict[str, Term] = field(default_factory=dict)
+    layers: list[Tensor] | None = None
+
+
+@dataclass(slots=True)
+class Term:
+    """One named part of a loss. The loss of a step is sum over terms of coefficient * sum / weight,
+    each weight taken over the whole global batch; a `per_step` term is added once per optimiser step."""
+
+    sum: Tensor
+    weight: float
+    coefficient: float = 1.0
+    per_step: bool = False
+
+
+@dataclass(slots=True)
+class Result:
+    """What an evaluation returns: numbers by name, and one row per item (column name -> values)."""
+
+    metrics: dict[str, float | int]
+    items: dict[str, list[Any]] = field(default_factory=dict)
