@@ -1,0 +1,110 @@
+"""Multi-head attention over flat tokens.
+
+Projections run on the N real tokens; the attention itself on the padded rectangle, because short rows in
+one batched call are several times faster than one packed row with an explicit mask. Two forms that agree
+to rounding: the library's fused call, and the explicit one, taken when attention weights are dropped (the
+fused kernels cannot drop by token key). A causal rule with right padding needs no key mask; the document
+rule (`segment`) and bidirectional rules with padding build a small boolean one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lexarium.models.dropout import Dropout, threshold
+from lexarium.models.layers import Layout, rotate
+
+LONGEST_EXPLICIT = 512
+"""Rows longer than this may not use the explicit form (its memory grows with the square)."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Who may attend to whom. query_segment (B, T) / key_segment (B, S): same document only; -1 = padding."""
+
+    causal: bool
+    query_segment: Tensor | None = None
+    key_segment: Tensor | None = None
+
+    def allowed(self, t: int, s: int, device: torch.device) -> Tensor | None:
+        """(B or 1, 1, T, S) bool, or None when everything is allowed."""
+        mask = None
+        if self.causal:
+            mask = torch.ones(t, s, dtype=torch.bool, device=device).tril(s - t)[None, None]
+        if self.query_segment is not None and self.key_segment is not None:
+            same = self.query_segment[:, None, :, None] == self.key_segment[:, None, None, :]
+            mask = same if mask is None else mask & same
+        return mask
+
+
+def explicit_attention(
+    q: Tensor, k: Tensor, v: Tensor, rule: Rule, dropout: Dropout, query_key: Tensor | None, key_key: Tensor | None
+) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v on (B, H, T, d) with keyed dropout on the weights (Vaswani et al. 2017, eq. 1)."""
+    scores = torch.matmul(q * (1.0 / math.sqrt(q.shape[-1])), k.transpose(-2, -1))
+    allowed = rule.allowed(q.shape[2], k.shape[2], q.device)
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+    return torch.matmul(dropout.on_weights(scores.softmax(-1), query_key, key_key), v)
+
+
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
+    """The library's fused call under the same rule, without dropout."""
+    if rule.causal and rule.query_segment is None and q.shape[2] == k.shape[2]:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    allowed = rule.allowed(q.shape[2], k.shape[2], q.device)
+    if allowed is not None and rule.query_segment is not None:
+        # A padding row may attend to nothing, which the library turns into NaN: let it see itself.
+        allowed = allowed | ~allowed.any(-1, keepdim=True)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+
+
+class Attention(nn.Module):
+    """Self-attention, or cross-attention when `memory` is given."""
+
+    def __init__(self, d_model: int, n_heads: int, bias: bool, out_bias: bool, dropout: float, rotary: bool) -> None:
+        super().__init__()
+        self.n_heads, self.d_head, self.rotary = n_heads, d_model // n_heads, rotary
+        self.q = nn.Linear(d_model, d_model, bias=bias)
+        self.k = nn.Linear(d_model, d_model, bias=bias)
+        self.v = nn.Linear(d_model, d_model, bias=bias)
+        self.out = nn.Linear(d_model, d_model, bias=out_bias)
+        self.dropout = Dropout(dropout)
+
+    def _heads(self, x: Tensor, layout: Layout) -> Tensor:
+        padded = layout.pad(x)  # (B, T, D)
+        return padded.view(layout.batch, layout.length, self.n_heads, self.d_head).transpose(1, 2)
+
+    def forward(
+        self,
+        x: Tensor,
+        layout: Layout,
+        rule: Rule,
+        position: Tensor,
+        key: Tensor | None,
+        memory: Tensor | None = None,
+        memory_layout: Layout | None = None,
+        memory_key: Tensor | None = None,
+    ) -> Tensor:
+        """(N, D) -> (N, D). position and key are the padded (B, T) ones; memory (M, D) with its layout."""
+        source, source_layout = (x, layout) if memory is None or memory_layout is None else (memory, memory_layout)
+        q = self._heads(self.q(x), layout)
+        k, v = self._heads(self.k(source), source_layout), self._heads(self.v(source), source_layout)
+        if self.rotary:
+            q, k = rotate(q, position), rotate(k, position)
+        if key is None or threshold(self.dropout.p) == 0:
+            y = fused_attention(q, k, v, rule)
+        else:
+            if max(q.shape[2], k.shape[2]) > LONGEST_EXPLICIT:
+                raise ValueError(
+                    f"dropout on attention weights needs the explicit form, up to {LONGEST_EXPLICIT} tokens per row;"
+                    f" found {q.shape[2]}: set model.attention_dropout to 0"
+                )
+            y = explicit_attention(q, k, v, rule, self.dropout, key, key if memory is None else memory_key)
+        y = y.transpose(1, 2).reshape(layout.batch, layout.length, -1)
+        return self.out(layout.flatten(y))

@@ -1,0 +1,276 @@
+"""The transformer language model: one decoder stack with everything that distinguishes the studies as options.
+
+Pre or post norm; sinusoidal, learned, rotary or no positions; relu, gelu or gated feed-forward; tied or
+untied output; biases, initialisation and each dropout place chosen one by one. `preset` fills in the
+values of a published model: `hierarchical_generalization` (Murty et al. 2023; Ahuja et al. 2024; Qin et
+al. 2025: post norm, sinusoidal, relu, no attention biases, tied with an output bias, Xavier), `gpt2`
+(Radford et al. 2019). A value written beside `preset` wins.
+
+Without dropout and with it, the results on padded rows, on flat real tokens and on packed rows are equal
+to rounding. The model knows no loss, file or device.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from lexarium.foundation.config import ComponentConfig, outside_identity
+from lexarium.foundation.types import Output
+from lexarium.models.attention import Attention, Rule
+from lexarium.models.dropout import Dropout
+from lexarium.models.layers import (
+    Activation,
+    FeedForward,
+    Layout,
+    Unembedding,
+    make_norm,
+    normal,
+    sinusoidal_table,
+    uniform,
+    xavier_uniform,
+)
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "hierarchical_generalization": {
+        "n_layers": 6, "n_heads": 8, "d_model": 512, "d_ff": 2048, "norm": "post", "positions": "sinusoidal",
+        "activation": "relu", "tied": True, "output_bias": True, "attention_bias": False, "embedding_scale": True,
+        "initialisation": "xavier", "dropout": 0.1,
+    },
+    "gpt2": {
+        "n_layers": 12, "n_heads": 12, "d_model": 768, "norm": "pre", "positions": "learned", "activation": "gelu_tanh",
+        "tied": True, "output_bias": False, "attention_bias": True, "embedding_scale": False,
+        "initialisation": "gpt2", "dropout": 0.1, "max_positions": 1024,
+    },
+}  # fmt: skip
+
+
+class StackConfig(ComponentConfig):
+    """Options shared by the transformer models."""
+
+    n_heads: int = Field(8, gt=0)
+    d_model: int = Field(512, gt=0)
+    d_ff: int | None = Field(None, gt=0)
+    """Width of the feed-forward layer; empty = 4 * d_model."""
+    norm: Literal["pre", "post"] = "pre"
+    norm_type: Literal["layer", "rms"] = "layer"
+    norm_eps: float = Field(1e-5, gt=0)
+    norm_bias: bool = True
+    positions: Literal["sinusoidal", "learned", "rotary", "none"] = "sinusoidal"
+    max_positions: int = Field(1024, gt=0)
+    """Longest row, tokens added by the objective included."""
+    activation: Activation = "gelu"
+    tied: bool = True
+    """Unembed with the embedding matrix."""
+    output_bias: bool = False
+    attention_bias: bool = False
+    attention_output_bias: bool | None = None
+    """Bias of the projection after attention; empty = as attention_bias."""
+    feed_forward_bias: bool = True
+    embedding_scale: bool = False
+    """Multiply embeddings by sqrt(d_model) at the input."""
+    initialisation: Literal["xavier", "gpt2"] = "gpt2"
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout at every place below that is left empty."""
+    embedding_dropout: float | None = Field(None, ge=0, lt=1)
+    attention_dropout: float | None = Field(None, ge=0, lt=1)
+    feed_forward_dropout: float | None = Field(None, ge=0, lt=1)
+    residual_dropout: float | None = Field(None, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> StackConfig:
+        if self.d_model % self.n_heads:
+            raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
+        if self.positions == "rotary" and (self.d_model // self.n_heads) % 2:
+            raise ValueError("rotary positions need an even width per head")
+        return self
+
+    def rate(self, place: str) -> float:
+        """Dropout probability at `embedding`, `attention`, `feed_forward` or `residual`."""
+        own = getattr(self, f"{place}_dropout")
+        return self.dropout if own is None else own
+
+
+def fill_preset(values: Any, presets: dict[str, dict[str, Any]]) -> Any:
+    """Values of the named preset, overwritten by those given."""
+    name = values.get("preset") if isinstance(values, dict) else None
+    if name is None:
+        return values
+    if name not in presets:
+        raise ValueError(f"unknown preset {name!r}; presets are {', '.join(presets)}")
+    return {**presets[name], **values}
+
+
+class Block(nn.Module):
+    """Attention, optionally cross-attention, feed-forward; each with its norm and residual."""
+
+    def __init__(self, config: StackConfig, causal: bool, cross: bool = False) -> None:
+        super().__init__()
+        c = config
+        out_bias = c.attention_bias if c.attention_output_bias is None else c.attention_output_bias
+        self.pre, self.causal = c.norm == "pre", causal
+        attention = lambda rotary: Attention(
+            c.d_model, c.n_heads, c.attention_bias, out_bias, c.rate("attention"), rotary
+        )
+        norm = lambda: make_norm(c.norm_type, c.d_model, c.norm_eps, c.norm_bias)
+        self.attention, self.attention_norm = attention(c.positions == "rotary"), norm()
+        self.cross, self.cross_norm = (attention(False), norm()) if cross else (None, None)
+        self.feed_forward = FeedForward(
+            c.d_model, c.d_ff or 4 * c.d_model, c.activation, c.feed_forward_bias, c.rate("feed_forward")
+        )
+        self.feed_forward_norm = norm()
+        self.attention_residual = Dropout(c.rate("residual"))
+        self.cross_residual = Dropout(c.rate("residual")) if cross else None
+        self.feed_forward_residual = Dropout(c.rate("residual"))
+
+    def _add(self, x: Tensor, sublayer: Any, norm: Any, dropout: Any, key: Tensor | None) -> Tensor:
+        if self.pre:
+            return x + dropout(sublayer(norm(x)), key)
+        return norm(x + dropout(sublayer(x), key))
+
+    def forward(
+        self,
+        x: Tensor,
+        layout: Layout,
+        rule: Rule,
+        position: Tensor,
+        key: Tensor | None,
+        flat_key: Tensor | None,
+        memory: tuple[Tensor, Layout, Rule, Tensor | None] | None = None,
+    ) -> Tensor:
+        """(N, D) -> (N, D). memory = (states (M, D), layout, rule, keys (B, S)) of an encoder."""
+        attend = lambda y: self.attention(y, layout, rule, position, key)
+        x = self._add(x, attend, self.attention_norm, self.attention_residual, flat_key)
+        if self.cross is not None and memory is not None:
+            cross, (states, its_layout, its_rule, its_key) = self.cross, memory
+            look = lambda y: cross(y, layout, its_rule, position, key, states, its_layout, its_key)
+            x = self._add(x, look, self.cross_norm, self.cross_residual, flat_key)
+        feed = lambda y: self.feed_forward(y, flat_key)
+        return self._add(x, feed, self.feed_forward_norm, self.feed_forward_residual, flat_key)
+
+
+class Stack(nn.Module):
+    """Positions, blocks and the final norm of a pre-norm model."""
+
+    def __init__(self, config: StackConfig, n_layers: int, causal: bool, cross: bool = False) -> None:
+        super().__init__()
+        self.config, self.causal = config, causal
+        self.dropout = Dropout(config.rate("embedding"))
+        self.position_embedding: nn.Parameter | None = None
+        if config.positions == "learned":
+            self.position_embedding = nn.Parameter(torch.empty(config.max_positions, config.d_model))
+        if config.positions == "sinusoidal":
+            table = sinusoidal_table(config.max_positions, config.d_model).float()
+            self.register_buffer("position_table", table, persistent=False)
+        self.blocks = nn.ModuleList(Block(config, causal, cross) for _ in range(n_layers))
+        norm = make_norm(config.norm_type, config.d_model, config.norm_eps, config.norm_bias)
+        self.final_norm = norm if config.norm == "pre" else None
+
+    def forward(
+        self,
+        embedded: Tensor,
+        layout: Layout,
+        rule: Rule,
+        position: Tensor,
+        key: Tensor | None,
+        memory: tuple[Tensor, Layout, Rule, Tensor | None] | None = None,
+        layers: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Embedded real tokens (N, D) -> final states (N, D); per-layer states are appended to `layers`."""
+        flat_position = layout.flatten(position)
+        flat_key = None if key is None else layout.flatten(key)
+        x = embedded * math.sqrt(self.config.d_model) if self.config.embedding_scale else embedded
+        if self.position_embedding is not None:
+            x = x + self.position_embedding[flat_position]
+        elif self.config.positions == "sinusoidal":
+            x = x + self.position_table[flat_position].to(x.dtype)  # type: ignore[index]
+        x = self.dropout(x, flat_key)
+        for block in self.blocks:
+            if layers is not None:
+                layers.append(x)
+            x = block(x, layout, rule, position, key, flat_key, memory)
+        if layers is not None:
+            layers.append(x)
+        return x if self.final_norm is None else self.final_norm(x)
+
+
+def initialise_parameter(name: str, parameter: Tensor, generator: torch.Generator, config: StackConfig, depth: int) -> None:
+    """Fill one parameter of a transformer by the scheme of the config.
+
+    `xavier` (the hierarchical-generalization models): Xavier-uniform everywhere, gain sqrt(2) before the
+    relu, feed-forward biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)), other biases zero. `gpt2` (Radford et al.
+    2019): N(0, 0.02), projections into the residual stream scaled by 1/sqrt(2 * n_layers), biases zero.
+    """
+    leaf = name.rsplit(".", 1)[-1]
+    if "norm" in name:
+        parameter.fill_(1.0 if leaf == "weight" else 0.0)
+    elif config.initialisation == "gpt2":
+        if leaf == "bias":
+            parameter.zero_()
+        else:
+            residual = name.endswith((".out.weight", ".down.weight"))
+            normal(parameter, generator, 0.02 / math.sqrt(2 * depth) if residual else 0.02)
+    elif leaf == "bias":
+        if ".feed_forward." in name:
+            fan_in = config.d_model if ".down." not in name else (config.d_ff or 4 * config.d_model)
+            uniform(parameter, generator, 1 / math.sqrt(fan_in))
+        else:
+            parameter.zero_()
+    else:
+        xavier_uniform(parameter, generator, math.sqrt(2.0) if name.endswith(".up.weight") else 1.0)
+
+
+class Transformer(nn.Module):
+    """Decoder-only transformer language model."""
+
+    kind, name, version = "model", "transformer", 1
+    consumes = frozenset({"tokens", "position", "segment", "real", "token_key"})
+    needs = frozenset({"tokens"})
+    packs, stacks, compiles, randomness = True, True, True, "keyed"
+
+    class Config(StackConfig):
+        """Options of `transformer`."""
+
+        type: str = "transformer"
+        preset: str | None = outside_identity(None)
+        """Fill in a published model's values; those written beside it win."""
+        n_layers: int = Field(6, gt=0)
+
+        @model_validator(mode="before")
+        @classmethod
+        def _preset(cls, values: Any) -> Any:
+            return fill_preset(values, PRESETS)
+
+    def __init__(self, config: Config, vocab_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.max_length = config.max_positions if config.positions in ("learned", "sinusoidal") else None
+        self.embedding = nn.Parameter(torch.empty(vocab_size, config.d_model))
+        self.stack = Stack(config, config.n_layers, causal=True)
+        self.unembedding = Unembedding(config.d_model, vocab_size, config.tied, config.output_bias)
+
+    def initialise_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> None:
+        """Fill one parameter; the generator is the parameter's own."""
+        initialise_parameter(name, parameter, generator, self.config, self.config.n_layers)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        position: Tensor | None = None,
+        segment: Tensor | None = None,
+        real: Tensor | None = None,
+        token_key: Tensor | None = None,
+        layers: list[Tensor] | None = None,
+    ) -> Output:
+        """tokens (B, T); see `foundation.types.INPUTS`. `segment` restricts attention to one document."""
+        layout = Layout.of(tokens, real)
+        if position is None:
+            position = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+        embedded = nn.functional.embedding(layout.flatten(tokens), self.embedding)
+        rule = Rule(True, segment, segment)
+        hidden = self.stack(embedded, layout, rule, position, token_key, layers=layers)
+        return Output(hidden, lambda h: self.unembedding(h, self.embedding), layers=layers)

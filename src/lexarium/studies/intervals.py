@@ -1,0 +1,302 @@
+"""Estimates from few runs: intervals, permutation tests, effect sizes, correction.
+
+One number per seed and arm; what is estimated is the difference of two means, or their ratio, worked on
+the log scale (the log response ratio of Hedges, Gurevitch and Curtis, Ecology 80:1150, 1999).
+
+* t interval: Welch's, with Welch-Satterthwaite degrees of freedom, or the paired one. On the log scale
+  the arms are divided by their means first, which is the delta method.
+* from `SEEDS_FOR_TESTS` seeds per arm on: permutation p of the difference of means (all relabellings
+  when there are at most `EXACT`, else random ones; Ernst, Statistical Science 19:676, 2004), a BCa
+  bootstrap interval (Efron, JASA 82:171, 1987) and Hedges' g with the exact small-sample factor
+  (Hedges, Journal of Educational Statistics 6:107, 1981); paired: the mean difference over its own sd.
+* Holm (Scandinavian Journal of Statistics 6:65, 1979) or Benjamini-Hochberg (JRSS B 57:289, 1995).
+
+Whatever has no meaning (an interval from one seed, an effect size without spread) is None with a
+sentence that says why; nothing returns NaN. Arms are put into one canonical order before any random
+number is drawn, so that swapping them only changes the sign. scipy is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from lexarium.foundation import rng
+from lexarium.studies.stability import bimodality, constant, moments, shares
+
+SEEDS_FOR_TESTS = 6
+EXACT = 50_000
+RANDOM_PERMUTATIONS = 19_999
+BOOTSTRAP_RESAMPLES = 9_999
+
+Form = Literal["difference", "relative", "ratio"]
+Interval = tuple[float, float]
+
+
+@dataclass(slots=True)
+class Effect:
+    """What a comparison of two arms says. Intervals and p are None where a note says why."""
+
+    estimate: float | None = None
+    interval: Interval | None = None
+    interval_method: str | None = None
+    t_interval: Interval | None = None
+    p: float | None = None
+    p_method: str | None = None
+    smallest_p: float | None = None
+    effect_size: float | None = None
+    effect_size_method: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def describe(values: Sequence[float], confidence: float = 0.95) -> dict[str, Any]:
+    """Summary of one arm: n, mean, sd, median, min, max, t interval of the mean, shares, bimodality."""
+    return {
+        "n": len(values),
+        **moments(values),
+        "t_interval": t_interval(values, confidence),
+        **shares(values),
+        "bimodality": bimodality(values),
+    }
+
+
+def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
+    """Student's interval of a mean; None for fewer than two values or values that do not vary."""
+    x = np.asarray(values, dtype=float)
+    if len(x) < 2 or constant(x):
+        return None
+    half = _quantile(confidence, len(x) - 1) * float(x.std(ddof=1)) / math.sqrt(len(x))
+    return float(x.mean()) - half, float(x.mean()) + half
+
+
+def effect(
+    x: Sequence[float],
+    y: Sequence[float],
+    *,
+    form: Form = "difference",
+    paired: bool = False,
+    confidence: float = 0.95,
+    name: str = "",
+) -> Effect:
+    """Arm `y` compared with arm `x`: mean(y) - mean(x), mean(y) / mean(x), or that ratio less one.
+
+    x (n,), y (m,) finite values, one per seed; paired: equally long, the i-th of each from one seed.
+    `name` keys the random numbers of bootstrap and permutation; equal arguments give equal results.
+    """
+    a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if paired and len(a) != len(b):
+        raise ValueError(f"paired arms have {len(a)} and {len(b)} values")
+    found = Effect()
+    if not len(a) or not len(b):
+        found.notes.append("No value in one of the arms: nothing to compare.")
+        return found
+    log = form != "difference"
+    if log and min(a.mean(), b.mean()) <= 0:
+        found.notes.append(f"A {form} comparison needs positive means; none is given.")
+        return found
+    a, b, swapped = _canonical(a, b, paired)
+    statistic = _log_ratio if log else _difference
+    found.estimate = float(statistic(a, b, axis=-1))
+    _t(found, a, b, paired, log, confidence)
+    found.smallest_p = smallest_p(len(a), len(b), paired)
+    if min(len(a), len(b)) < SEEDS_FOR_TESTS:
+        found.notes.append(
+            f"Too few seeds for a permutation test (smallest possible p = {found.smallest_p:.2g})."
+        )
+    else:
+        _permutation(found, a, b, paired, name)
+        _bootstrap(found, a, b, paired, statistic, confidence, name)
+        _effect_size(found, a, b, paired)
+    return _oriented(found, swapped, form)
+
+
+def smallest_p(n: int, m: int, paired: bool) -> float:
+    """The smallest two-sided p a permutation test can give: 2 / number of relabellings, at most 1."""
+    relabellings = 2**n if paired else math.comb(n + m, n)
+    return min(1.0, 2 / relabellings)
+
+
+def adjust(p: Sequence[float], method: Literal["holm", "bh"] = "holm") -> list[float]:
+    """p values corrected for their number: Holm (family-wise error) or BH (false discovery rate)."""
+    values = np.asarray(p, dtype=float)
+    n = len(values)
+    if not n:
+        return []
+    order = np.argsort(values, kind="stable")
+    ranked = values[order]
+    if method == "holm":
+        corrected = np.maximum.accumulate(ranked * (n - np.arange(n)))
+    else:
+        corrected = np.minimum.accumulate((ranked * n / np.arange(1, n + 1))[::-1])[::-1]
+    result = np.empty(n)
+    result[order] = np.minimum(corrected, 1.0)
+    return [float(v) for v in result]
+
+
+# --- parts ------------------------------------------------------------------------------------------
+
+
+def _canonical(a: np.ndarray, b: np.ndarray, paired: bool) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Arms in an order that depends on the values alone: (first, second, were they swapped)."""
+    swapped = sorted(a.tolist()) > sorted(b.tolist())
+    if swapped:
+        a, b = b, a
+    if paired:
+        order = np.lexsort((b, a))
+        return a[order], b[order], swapped
+    return np.sort(a), np.sort(b), swapped
+
+
+def _oriented(found: Effect, swapped: bool, form: Form) -> Effect:
+    sign = -1.0 if swapped else 1.0
+    scale: Callable[[float], float] = {"difference": float, "relative": math.expm1, "ratio": math.exp}[form]
+
+    def turn(interval: Interval | None) -> Interval | None:
+        if interval is None:
+            return None
+        low, high = sorted((scale(sign * interval[0]), scale(sign * interval[1])))
+        return low + 0.0, high + 0.0
+
+    assert found.estimate is not None
+    found.estimate = scale(sign * found.estimate) + 0.0  # no minus zero
+    found.interval, found.t_interval = turn(found.interval), turn(found.t_interval)
+    if found.effect_size is not None:
+        found.effect_size = sign * found.effect_size + 0.0
+    return found
+
+
+def _difference(a: np.ndarray, b: np.ndarray, axis: int = -1) -> Any:
+    return b.mean(axis=axis) - a.mean(axis=axis)
+
+
+def _log_ratio(a: np.ndarray, b: np.ndarray, axis: int = -1) -> Any:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log(b.mean(axis=axis)) - np.log(a.mean(axis=axis))
+
+
+def _quantile(confidence: float, df: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(df, 0.5 + confidence / 2))
+
+
+def _t(found: Effect, a: np.ndarray, b: np.ndarray, paired: bool, log: bool, confidence: float) -> None:
+    """Sets `t_interval` and, for now, `interval`; explains when there is none."""
+    if log:
+        a, b = a / a.mean(), b / b.mean()
+    if len(a) < 2 or len(b) < 2:
+        found.notes.append("One seed in an arm: its spread is unknown, so there is no interval.")
+        return
+    if paired:
+        differences = b - a
+        if constant(differences):
+            found.notes.append(
+                "The difference is the same for every seed: an interval from the spread of seeds is not defined."
+            )
+            return
+        error, df = float(differences.std(ddof=1)) / math.sqrt(len(a)), float(len(a) - 1)
+        found.interval_method = "paired t"
+    else:
+        parts = [0.0 if constant(v) else float(v.var(ddof=1)) / len(v) for v in (a, b)]
+        if not any(parts):
+            found.notes.append(
+                "Every seed of an arm has the same value, in both arms: "
+                "an interval from the spread of seeds is not defined."
+            )
+            return
+        if not all(parts):
+            found.notes.append("One arm has the same value for every seed; only the other arm's spread counts.")
+        error = math.sqrt(sum(parts))
+        df = sum(parts) ** 2 / sum(p**2 / (len(v) - 1) for p, v in zip(parts, (a, b), strict=True))
+        found.interval_method = "Welch t"
+    if log:
+        found.interval_method += " on the log ratio"
+    half = _quantile(confidence, df) * error
+    assert found.estimate is not None
+    found.interval = found.t_interval = (found.estimate - half, found.estimate + half)
+
+
+def _permutation(found: Effect, a: np.ndarray, b: np.ndarray, paired: bool, name: str) -> None:
+    from scipy.stats import permutation_test
+
+    count = 2 ** len(a) if paired else math.comb(len(a) + len(b), len(a))
+    exact = count <= EXACT
+    result = permutation_test(
+        (a, b),
+        _difference,
+        vectorized=True,
+        permutation_type="samples" if paired else "independent",
+        n_resamples=EXACT if exact else RANDOM_PERMUTATIONS,
+        **_random(permutation_test, name, "permutation"),
+    )
+    found.p = float(result.pvalue)
+    what = "sign flips of paired differences" if paired else "relabellings of arms"
+    how = f"exact, all {count:,}" if exact else f"{RANDOM_PERMUTATIONS:,} random"
+    found.p_method = f"permutation of the difference of means, two-sided ({how} {what})"
+
+
+def _bootstrap(
+    found: Effect,
+    a: np.ndarray,
+    b: np.ndarray,
+    paired: bool,
+    statistic: Callable[..., Any],
+    confidence: float,
+    name: str,
+) -> None:
+    """Sets `interval` to BCa, or to the percentile interval where BCa is not defined."""
+    if found.t_interval is None:  # constant arms, explained there
+        return
+    from scipy.stats import bootstrap
+
+    for method in ("BCa", "percentile"):
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            result = bootstrap(
+                (a, b),
+                statistic,
+                vectorized=True,
+                paired=paired,
+                n_resamples=BOOTSTRAP_RESAMPLES,
+                confidence_level=confidence,
+                method=method,
+                **_random(bootstrap, name, "bootstrap"),
+            )
+        low, high = (float(v) for v in result.confidence_interval)
+        if math.isfinite(low) and math.isfinite(high):
+            found.interval = (low, high)
+            found.interval_method = f"{method} bootstrap over seeds ({BOOTSTRAP_RESAMPLES:,} resamples)"
+            return
+        if method == "BCa":
+            found.notes.append("The BCa bootstrap is not defined for these data; the percentile interval is used.")
+    found.notes[-1] = "The bootstrap is not defined for these data; the t interval is used."
+
+
+def _effect_size(found: Effect, a: np.ndarray, b: np.ndarray, paired: bool) -> None:
+    if paired:
+        df, difference = len(a) - 1, b - a
+        spread = 0.0 if constant(difference) else float(difference.std(ddof=1))
+        method = "Hedges g of paired differences (mean difference / sd of differences)"
+    else:
+        df = len(a) + len(b) - 2
+        pooled = sum(0.0 if constant(v) else float(v.var(ddof=1)) * (len(v) - 1) for v in (a, b))
+        spread = math.sqrt(pooled / df)
+        method = "Hedges g (pooled sd)"
+    if not spread:
+        found.notes.append("Effect size is not defined: there is no spread to measure it in.")
+        return
+    factor = math.exp(math.lgamma(df / 2) - math.lgamma((df - 1) / 2)) / math.sqrt(df / 2)
+    found.effect_size = factor * float(_difference(a, b)) / spread
+    found.effect_size_method = method
+
+
+def _random(function: Callable[..., Any], name: str, purpose: str) -> dict[str, Any]:
+    """The keyword that hands our generator to scipy: `rng` since scipy 1.15, `random_state` before."""
+    keyword = "rng" if "rng" in inspect.signature(function).parameters else "random_state"
+    return {keyword: rng.generator(0, "compare", purpose, name)}

@@ -1,0 +1,149 @@
+"""The batch of step s, as a pure function of the step.
+
+Example number g = s * global_batch_size + j of a run belongs to epoch g // n and is the (g mod n)-th of
+that epoch's plan, n being the number of examples of an epoch. So every epoch holds every example once,
+a batch may hold the last examples of one epoch and the first of the next, nothing is skipped or repeated,
+and resuming needs nothing but the step. Ranks take contiguous shares of the global batch; micro-batches
+are consecutive slices of a share. Worker threads only compute batches ahead of time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from lexarium.foundation import rng
+from lexarium.foundation.types import Batch, Example, UserError
+from lexarium.tokens.packing import SEPARATOR, Plan
+from lexarium.tokens.store import View
+
+
+class Loader:
+    """Examples and batches of one run's training data."""
+
+    def __init__(
+        self,
+        view: View,
+        packing: Any,
+        direction: Any,
+        objective: Any,
+        *,
+        global_batch_size: int,
+        micro_batch_size: int | None = None,
+        order_seed: int = 0,
+        dropout_seed: int = 0,
+        keyed: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+    ) -> None:
+        """`keyed`: give every token a dropout key (false for models without dropout)."""
+        if world_size > global_batch_size:
+            raise UserError(f"{world_size} processes cannot share a global batch of {global_batch_size} examples")
+        self.view, self.packing, self.direction, self.objective = view, packing, direction, objective
+        self.global_batch_size = global_batch_size
+        self.micro_batch_size = micro_batch_size or global_batch_size
+        self._order_seed, self._dropout_seed, self._keyed = order_seed, dropout_seed, keyed
+        self._rank, self._world_size = rank, world_size
+        self._plans: dict[int, Plan] = {}
+        self.examples_per_epoch = len(self._plan(0))
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="lexarium-loader") if workers else None
+        self._ahead: dict[int, Future[list[Batch]]] = {}
+        self._depth = 2 * workers
+
+    def _plan(self, epoch: int) -> Plan:
+        if epoch not in self._plans:
+            plan = self.packing.plan(self.view.lengths, self._order_seed, epoch)
+            self._plans = {e: p for e, p in self._plans.items() if abs(e - epoch) <= 1} | {epoch: plan}
+        return self._plans[epoch]
+
+    def numbers(self, step: int) -> np.ndarray:
+        """(global_batch_size,) int64: the example numbers of a step, on every rank the same."""
+        first = step * self.global_batch_size
+        return np.arange(first, first + self.global_batch_size)
+
+    def own(self, step: int) -> np.ndarray:
+        """This rank's share of `numbers(step)`."""
+        return np.array_split(self.numbers(step), self._world_size)[self._rank]
+
+    def epoch(self, step: int) -> float:
+        """Epochs completed before a step."""
+        return step * self.global_batch_size / self.examples_per_epoch
+
+    def example(self, number: int) -> Example:
+        """One example, in reading order."""
+        epoch, i = divmod(int(number), self.examples_per_epoch)
+        return self.direction.apply(assemble(self.view, self._plan(epoch).pieces(i), self.objective, int(number), epoch))
+
+    def collate(self, step: int, numbers: np.ndarray) -> Batch:
+        """One batch of given examples."""
+        key = rng.key(self._dropout_seed, "dropout", step) if self._keyed else None
+        return self.objective.collate([self.example(n) for n in numbers], dropout_key=key)
+
+    def batches(self, step: int) -> list[Batch]:
+        """The micro-batches of this rank's share of a step."""
+        if self._pool is None:
+            return self._build(step)
+        if step not in self._ahead:
+            self._ahead.clear()
+        for s in range(step, step + self._depth):
+            if s not in self._ahead:
+                self._ahead[s] = self._pool.submit(self._build, s)
+        return self._ahead.pop(step).result()
+
+    def _build(self, step: int) -> list[Batch]:
+        own = self.own(step)
+        return [
+            self.collate(step, own[i : i + self.micro_batch_size]) for i in range(0, len(own), self.micro_batch_size)
+        ]
+
+    def close(self) -> None:
+        """Stop the worker threads."""
+        if self._pool:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def assemble(view: View, pieces: list[Any], objective: Any, number: int = 0, epoch: int = 0) -> Example:
+    """An example from pieces of documents; a separator belongs to the document before it."""
+    ids: list[np.ndarray] = []
+    position: list[np.ndarray] = []
+    segment: list[np.ndarray] = []
+    channels: dict[str, list[np.ndarray]] = {name: [] for name in view.split.channel_names}
+    documents: list[int] = []
+    for piece in pieces:
+        if piece.document == SEPARATOR:
+            ids.append(np.array([objective.roles["eos"]]))
+            position.append(position[-1][-1:] + 1 if position else np.array([0]))
+            segment.append(np.array([max(0, len(documents) - 1)]))
+            for values in channels.values():
+                values.append(values[-1][-1:] if values else np.array([0]))
+            continue
+        ids.append(view.tokens(*piece))
+        position.append(np.arange(piece.start, piece.stop))
+        segment.append(np.full(piece.stop - piece.start, len(documents)))
+        if channels:
+            for name, values in view.channels(*piece).items():
+                channels[name].append(values)
+        documents.append(piece.document)
+    join = lambda arrays: np.concatenate(arrays).astype(np.int64)
+    return Example(
+        join(ids),
+        join(position),
+        join(segment),
+        {name: join(values) for name, values in channels.items()},
+        tuple(documents),
+        number,
+        epoch,
+    )
+
+
+def in_order(view: View, direction: Any, objective: Any) -> Iterator[Example]:
+    """Every document of a view as one example, in corpus order (for evaluations)."""
+    from lexarium.tokens.packing import Piece
+
+    for document in range(len(view)):
+        piece = Piece(document, 0, int(view.lengths[document]))
+        yield direction.apply(assemble(view, [piece], objective, document))

@@ -1,0 +1,321 @@
+"""From a corpus to a finished token store: parallel, restartable, the same bytes every time.
+
+Documents of a split are cut into parts of `PART` documents. A part is a pure function of its documents
+and the tokenizer; its files are written atomically and its own manifest last, so a killed preparation
+goes on after the last complete part, and the number of workers changes nothing. The store is built in
+`<folder>.building`, owned by one process, and renamed when the manifest stands. A part that fails fails
+the whole command with the document's place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lexarium.corpora import Corpus
+from lexarium.foundation import registry
+from lexarium.foundation.config import ComponentConfig, identity
+from lexarium.foundation.files import (
+    MANIFEST,
+    Directory,
+    read_json,
+    remove_leftovers,
+    sha256_json,
+    sync_directory,
+    write_atomic,
+    write_json,
+)
+from lexarium.foundation.lock import Lock
+from lexarium.foundation.types import Document, UserError
+from lexarium.tokens.store import TokenStore
+from lexarium.tokens.tokenizers import FILE, Vocabulary
+
+FORMAT = 1
+PART = 20_000
+MAX_LEVELS = 200
+
+Progress = Callable[[str, int, int], None]
+"""Called as progress(split, documents done, tokens done)."""
+
+
+def corpus_identity(config: ComponentConfig, corpus: Corpus | None = None) -> dict[str, Any]:
+    """What makes two corpora the same: type, version, options and the content of the files read."""
+    cls: Any = registry.find("corpus", config.type)
+    corpus = corpus if corpus is not None else cls(config)
+    return {"type": config.type, "version": cls.version, **identity(config), "files": corpus.fingerprint()}
+
+
+def tokenizer_identity(config: ComponentConfig) -> dict[str, Any]:
+    """What makes two tokenizers trained on the same corpus the same."""
+    cls: Any = registry.find("tokenizer", config.type)
+    return {"type": config.type, "version": cls.version, **identity(config)}
+
+
+def store_name(corpus: ComponentConfig, tokenizer: ComponentConfig, source: dict[str, Any]) -> str:
+    """`<corpus>-<tokenizer>-<hash10>`."""
+    digest = sha256_json({"format": FORMAT, "corpus": source, "tokenizer": tokenizer_identity(tokenizer)})[:10]
+    short = lambda name: name.rpartition(":")[2].replace("_", "-").lower()
+    return f"{short(corpus.type)}-{short(tokenizer.type)}-{digest}"
+
+
+def open_tokenizer(config: ComponentConfig, folder: Path) -> Vocabulary:
+    """The tokenizer saved in a store or run folder."""
+    cls: Any = registry.find("tokenizer", config.type)
+    tokenizer = cls(config)
+    tokenizer.load(folder)
+    return tokenizer
+
+
+def prepare(
+    corpus_config: ComponentConfig,
+    tokenizer_config: ComponentConfig,
+    root: Path,
+    workers: int = 0,
+    progress: Progress | None = None,
+    wait: Callable[[str], bool] | None = None,
+) -> TokenStore:
+    """The finished store for a corpus and a tokenizer below `root`, built if it is not there.
+
+    Raises UserError naming the document when one cannot be tokenised, when a split is empty, and when
+    another process is building the same store (unless `wait` says to wait for it).
+    """
+    corpus: Corpus = registry.find("corpus", corpus_config.type)(corpus_config)
+    source = corpus_identity(corpus_config, corpus)
+    folder = root / store_name(corpus_config, tokenizer_config, source)
+    if (folder / MANIFEST).exists():
+        return TokenStore(folder)
+    building = folder.with_name(folder.name + ".building")
+    with Lock(building, wait) as lock:
+        if (folder / MANIFEST).exists():  # finished by another process while this one waited
+            shutil.rmtree(building, ignore_errors=True)
+            return TokenStore(folder)
+        remove_leftovers(building)
+        tokenizer = _tokenizer(tokenizer_config, corpus, building)
+        splits, channels = {}, set()
+        for split in corpus.splits:
+            remove_leftovers(building / split)
+            splits[split], names = _prepare_split(corpus, split, tokenizer, building / split, workers, progress)
+            channels.add(names)
+        if len(channels) > 1:
+            raise UserError(f"splits carry different channels: {sorted(channels)}; every split needs the same")
+        overlap = _overlap(building, list(splits))
+        write_json(
+            building / MANIFEST,
+            {
+                "format": FORMAT,
+                "corpus": source,
+                "tokenizer": tokenizer_identity(tokenizer_config),
+                "vocabulary": tokenizer.fingerprint(),
+                "vocab_size": tokenizer.vocab_size,
+                "channels": list(channels.pop()) if channels else [],
+                "splits": splits,
+                "overlap": overlap,
+            },
+        )
+        lock.check()
+        _publish(building, folder)
+    with contextlib.suppress(OSError):
+        building.rmdir()
+    return TokenStore(folder)
+
+
+def _publish(building: Path, folder: Path) -> None:
+    """Put a finished store in its place. The lock's own files stay behind in `building`."""
+    staging = folder.with_name("." + folder.name + ".tmp")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    for path in sorted(building.iterdir()):
+        if not path.name.startswith(("owner.", ".")):
+            path.rename(staging / path.name)
+    staging.rename(folder)
+    sync_directory(folder.parent)
+
+
+def _tokenizer(config: ComponentConfig, corpus: Corpus, building: Path) -> Vocabulary:
+    if (building / FILE).exists():
+        return open_tokenizer(config, building)
+    tokenizer = registry.find("tokenizer", config.type)(config)
+    tokenizer.train(corpus)
+    write_atomic(building / FILE, tokenizer.dump())
+    return tokenizer
+
+
+# --- one split --------------------------------------------------------------------------------------
+
+
+def _prepare_split(
+    corpus: Corpus, split: str, tokenizer: Vocabulary, folder: Path, workers: int, progress: Progress | None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Entry of the store manifest for one split, and its channel names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts: list[dict[str, Any]] = []
+    levels: dict[str, set[str]] = {}
+    jobs = _jobs(corpus.documents(split), split, tokenizer, folder)
+    done = tokens = 0
+    for part in _run(jobs, workers):
+        parts.append(part)
+        done, tokens = done + part["documents"], tokens + part["tokens"]
+        for name, values in part["levels"].items():
+            levels.setdefault(name, set()).update(values)
+        if progress:
+            progress(split, done, tokens)
+    if done == 0:
+        raise UserError(f"split {split!r} of the corpus is empty")
+    channels = {tuple(p["channels"]) for p in parts}
+    if len(channels) > 1:
+        raise UserError(f"documents of split {split!r} carry different channels: {sorted(channels)}")
+    few = {n: sorted(v) for n, v in levels.items() if len(v) <= MAX_LEVELS}
+    entry = {"documents": done, "tokens": tokens, "parts": parts, "levels": few}
+    for part in parts:
+        part.pop("levels")
+    return entry, channels.pop()
+
+
+Job = tuple[int, list[Document], str, Vocabulary, Path]
+
+
+def _jobs(documents: Iterator[Document], split: str, tokenizer: Vocabulary, folder: Path) -> Iterator[Job]:
+    for number in itertools.count():
+        chunk = list(itertools.islice(documents, PART))
+        if not chunk:
+            return
+        yield number, chunk, split, tokenizer, folder
+
+
+def _run(jobs: Iterator[Job], workers: int) -> Iterator[dict[str, Any]]:
+    """Parts in order; at most 2 * workers are in flight, so memory does not grow with the corpus."""
+    if workers < 2:
+        yield from map(_build_part, jobs)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting = [pool.submit(_build_part, job) for job in itertools.islice(jobs, 2 * workers)]
+        while waiting:
+            part = waiting.pop(0).result()
+            waiting.extend(pool.submit(_build_part, job) for job in itertools.islice(jobs, 1))
+            yield part
+
+
+def _build_part(job: Job) -> dict[str, Any]:
+    """Tokenise one part and write its files, unless a complete part is there already."""
+    number, documents, split, tokenizer, folder = job
+    name = f"part-{number:05d}"
+    marker = folder / f"{name}.json"
+    digest = _documents_digest(documents)
+    if marker.exists():
+        part = read_json(marker)
+        if part.get("source") == digest:
+            return part
+    ids, offsets, channels = _encode(documents, tokenizer, split, number)
+    data = {f"{name}.ids.npy": _npy(ids), f"{name}.docs.npy": _npy(offsets)}
+    data |= {f"{name}.{c}.npy": _npy(values) for c, values in channels.items()}
+    fields, levels = _fields(documents)
+    if fields is not None:
+        data[f"{name}.fields.parquet"] = fields
+    files = {}
+    for file, content in data.items():
+        write_atomic(folder / file, content)
+        files[file] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    part = {
+        "name": name,
+        "source": digest,
+        "documents": len(documents),
+        "tokens": len(ids),
+        "channels": sorted(channels),
+        "files": files,
+        "levels": levels,
+    }
+    write_json(marker, part)
+    return part
+
+
+def _documents_digest(documents: list[Document]) -> str:
+    digest = hashlib.sha256()
+    for d in documents:
+        digest.update(repr((d.text, sorted(d.fields.items()), sorted((k, list(v)) for k, v in d.channels.items()))).encode())
+    return digest.hexdigest()
+
+
+def _encode(
+    documents: list[Document], tokenizer: Vocabulary, split: str, part: int
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    ids, channels = [], {name: [] for name in sorted(documents[0].channels)}
+    for i, document in enumerate(documents):
+        where = f"document {part * PART + i} of split {split!r}"
+        try:
+            tokens, first = tokenizer.encode(document.text)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        if len(tokens) == 0:
+            raise UserError(f"{where}: has no token ({document.text[:60]!r})")
+        if set(document.channels) != set(channels):
+            raise UserError(f"{where}: channels {sorted(document.channels)}, expected {sorted(channels)}")
+        for name, values in document.channels.items():
+            if len(values) != len(document.text):
+                raise UserError(f"{where}: channel {name!r} has {len(values)} values for {len(document.text)} characters")
+            channels[name].append(np.asarray(values)[first])
+        ids.append(tokens)
+    dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+    offsets = np.concatenate([[0], np.cumsum([len(x) for x in ids])]).astype(np.int64)
+    joined = {name: np.concatenate(values).astype(np.int32) for name, values in channels.items()}
+    return np.concatenate(ids).astype(dtype), offsets, joined
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _fields(documents: list[Document]) -> tuple[bytes | None, dict[str, list[str]]]:
+    """Parquet bytes of the documents' fields, and the levels of the textual ones."""
+    names = list(documents[0].fields)
+    if not names:
+        return None, {}
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for i, document in enumerate(documents):
+        if list(document.fields) != names:
+            raise UserError(f"document {i}: fields {list(document.fields)}, expected {names}; every document needs the same")
+    table = pa.table({name: [d.fields[name] for d in documents] for name in names})
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    textual = [n for n in names if isinstance(documents[0].fields[n], str)]
+    levels = {n: sorted({str(d.fields[n]) for d in documents}) for n in textual}
+    return sink.getvalue(), levels
+
+
+# --- overlap between splits -------------------------------------------------------------------------
+
+
+def _overlap(building: Path, splits: list[str]) -> dict[str, int]:
+    """Number of documents two splits share, by hash of their tokens: `{"train & val": 0, ...}`."""
+    hashes = {split: _hashes(building / split) for split in splits}
+    return {f"{a} & {b}": len(hashes[a] & hashes[b]) for a, b in itertools.combinations(splits, 2)}
+
+
+def _hashes(folder: Path) -> set[bytes]:
+    found = set()
+    for path in sorted(folder.glob("part-*.ids.npy")):
+        ids = np.load(path, allow_pickle=False)
+        offsets = np.load(path.with_name(path.name.replace(".ids.", ".docs.")), allow_pickle=False)
+        for a, b in itertools.pairwise(offsets):
+            found.add(hashlib.blake2b(ids[a:b].tobytes(), digest_size=12).digest())
+    return found
+
+
+def save_tokenizer(tokenizer: Vocabulary, folder: Path) -> None:
+    """Write `tokenizer.json` for tools that load a tokenizer from a folder."""
+    with Directory(folder) as directory:
+        directory.write(FILE, tokenizer.dump())
+        directory.commit()

@@ -1,0 +1,297 @@
+"""The token store: a tokenised corpus, immutable and content-addressed; and index views on it.
+
+On disk, below `<corpus>-<tokenizer>-<hash10>/`:
+
+    tokenizer.json
+    <split>/part-00000.{ids,docs,<channel>}.npy   token ids, document offsets (n+1), one file per channel
+    <split>/part-00000.fields.parquet             one row per document
+    <split>/part-00000.json                       the part's own manifest: its files with size and sha256
+    manifest.json                                 identities, counts and parts; written last
+
+Ids are uint16 up to 65,536 base ids, else uint32. Everything is read through memory maps, so opening a
+store costs the same whatever its size. `View` selects documents by conditions on fields; it copies no
+tokens.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from lexarium.foundation.config import Config
+from lexarium.foundation.files import MANIFEST, Damaged, read_json, sha256_file
+from lexarium.foundation.types import Document, FieldValue, UserError
+
+Condition = dict[str, Any]
+"""field -> value, list of values, or {min, max}; all entries must hold."""
+
+
+def matches(fields: Mapping[str, FieldValue], condition: Condition) -> bool:
+    """Whether one document's fields meet a condition. The simple form of `Split.where`."""
+    for name, wanted in condition.items():
+        value: Any = fields[name]
+        if isinstance(wanted, Mapping):
+            if not wanted.get("min", value) <= value <= wanted.get("max", value):
+                return False
+        elif isinstance(wanted, list | tuple):
+            if value not in wanted:
+                return False
+        elif value != wanted:
+            return False
+    return True
+
+
+class Quota(Config):
+    """At most `count` documents that meet `where`, in corpus order."""
+
+    where: Condition
+    count: int = Field(ge=0)
+
+
+class ViewConfig(Config):
+    """Which documents of the store a run sees. The vocabulary is not affected."""
+
+    keep: tuple[Condition, ...] = ()
+    """Documents that meet any of these conditions are kept; empty = all."""
+    drop: tuple[Condition, ...] = ()
+    """Documents that meet any of these are then dropped."""
+    quotas: tuple[Quota, ...] = ()
+    """Upper limits by condition, applied after keep and drop, in corpus order."""
+    fraction: float = Field(1.0, gt=0, le=1)
+    """The first floor(fraction * n) of what is left, in corpus order."""
+    splits: tuple[str, ...] = ("train",)
+    """Splits the selection applies to; the others are seen whole."""
+
+    @field_validator("keep", "drop", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, Mapping) else value
+
+    @field_validator("keep", "drop")
+    @classmethod
+    def _no_empty_condition(cls, value: tuple[Condition, ...]) -> tuple[Condition, ...]:
+        for condition in value:
+            if not condition:
+                raise ValueError("a condition must name at least one field")
+            for name, wanted in condition.items():
+                if isinstance(wanted, Mapping) and not (set(wanted) <= {"min", "max"} and wanted):
+                    raise ValueError(f"{name}: expected a value, a list of values, or {{min: a, max: b}}")
+        return value
+
+
+class Split:
+    """One split of a store: documents by number, memory-mapped."""
+
+    def __init__(self, folder: Path, name: str, parts: Sequence[str], channels: Sequence[str]) -> None:
+        self.folder, self.name, self.parts, self.channel_names = folder, name, list(parts), list(channels)
+        counts = []
+        self._ids, self._docs, self._channels = [], [], []
+        for part in self.parts:
+            self._ids.append(self._map(f"{part}.ids.npy"))
+            self._docs.append(self._map(f"{part}.docs.npy"))
+            self._channels.append({c: self._map(f"{part}.{c}.npy") for c in self.channel_names})
+            counts.append(len(self._docs[-1]) - 1)
+        self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+    def _map(self, name: str) -> np.ndarray:
+        path = self.folder / self.name / name
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise Damaged(f"{path}: cannot be read ({error}); delete the store and prepare it again") from None
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """(n,) int64: tokens per document."""
+        return np.concatenate([np.diff(d) for d in self._docs] or [np.zeros(0)]).astype(np.int64)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the split."""
+        return int(sum(len(ids) for ids in self._ids))
+
+    def _locate(self, document: int) -> tuple[int, int, int]:
+        part = int(np.searchsorted(self._first, document, side="right")) - 1
+        docs, local = self._docs[part], document - int(self._first[part])
+        return part, int(docs[local]), int(docs[local + 1])
+
+    def tokens(self, document: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """ids (L,) int64 of a document, or of tokens start..stop of it."""
+        part, a, b = self._locate(document)
+        b = b if stop is None else min(a + stop, b)
+        return np.asarray(self._ids[part][a + start : b], dtype=np.int64)
+
+    def channel(self, name: str, document: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Channel values aligned with `tokens`."""
+        part, a, b = self._locate(document)
+        b = b if stop is None else min(a + stop, b)
+        return np.asarray(self._channels[part][name][a + start : b], dtype=np.int64)
+
+    @cached_property
+    def fields(self) -> dict[str, np.ndarray]:
+        """Field name -> (n,) array over the documents."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        paths = [self.folder / self.name / f"{part}.fields.parquet" for part in self.parts]
+        if not paths or not paths[0].exists():
+            return {}
+        table = pa.concat_tables([pq.read_table(path) for path in paths])
+        return {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
+
+    def where(self, condition: Condition) -> np.ndarray:
+        """(n,) bool: documents that meet a condition.
+
+        Raises UserError for a field no document has, listing the fields, and for a value that no
+        document has, listing the values (a misspelt level would otherwise select nothing in silence).
+        """
+        chosen = np.ones(len(self), dtype=bool)
+        for name, wanted in condition.items():
+            if name not in self.fields:
+                raise UserError(_unknown_field(name, list(self.fields)))
+            values = self.fields[name]
+            if isinstance(wanted, Mapping):
+                chosen &= (values >= wanted.get("min", values.min())) & (values <= wanted.get("max", values.max()))
+                continue
+            levels = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
+            for level in levels:
+                if type(level) is not bool and isinstance(level, int | float) and values.dtype == bool:
+                    raise UserError(f"field {name!r} is true or false, found {level!r}")
+                if isinstance(level, str) != (values.dtype.kind in "OU"):
+                    raise UserError(f"field {name!r} holds {_some(values)}, found {level!r}")
+            if isinstance(levels[0], str):
+                missing = set(levels) - set(np.unique(values.astype(str)))
+                if missing and not self._declared_elsewhere(name, missing):
+                    raise UserError(f"no document has {name} = {sorted(missing)[0]!r}; values are {_some(values)}")
+            chosen &= np.isin(values.astype(str) if values.dtype.kind == "O" else values, levels)
+        return chosen
+
+    def _declared_elsewhere(self, name: str, levels: set[str]) -> bool:
+        """Whether another split of the store has these values (a small split may lack a rare one)."""
+        manifest = read_json(self.folder / MANIFEST)
+        known: set[str] = set()
+        for entry in manifest["splits"].values():
+            known |= set(entry.get("levels", {}).get(name, []))
+        return levels <= known
+
+
+def _some(values: np.ndarray) -> str:
+    levels = np.unique(values.astype(str))
+    return ", ".join(levels[:12]) + (", ..." if len(levels) > 12 else "")
+
+
+def _unknown_field(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"documents have no field {name!r}{hint} (fields: {', '.join(known) or 'none'})"
+
+
+class View:
+    """Documents of a split, selected and numbered anew from 0, in corpus order."""
+
+    def __init__(self, split: Split, documents: np.ndarray) -> None:
+        self.split, self.documents = split, documents
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """(n,) int64: tokens per document of the view."""
+        return self.split.lengths[self.documents]
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the view."""
+        return int(self.lengths.sum())
+
+    def tokens(self, document: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """As `Split.tokens`, by the view's numbering."""
+        return self.split.tokens(int(self.documents[document]), start, stop)
+
+    def channels(self, document: int, start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
+        """All channels, aligned with `tokens`."""
+        number = int(self.documents[document])
+        return {name: self.split.channel(name, number, start, stop) for name in self.split.channel_names}
+
+    def fields(self, document: int) -> dict[str, FieldValue]:
+        """The fields of one document."""
+        number = int(self.documents[document])
+        return {name: _python(values[number]) for name, values in self.split.fields.items()}
+
+
+def _python(value: Any) -> FieldValue:
+    return value.item() if hasattr(value, "item") else value
+
+
+class TokenStore:
+    """A finished store. `TokenStore(folder)` checks that it is complete; `verify()` reads every byte."""
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / MANIFEST).exists():
+            raise Damaged(f"{folder}: not a finished token store (no {MANIFEST}); run `lexarium prepare` again")
+        self.folder = folder
+        self.manifest: dict[str, Any] = read_json(folder / MANIFEST)
+        self._splits: dict[str, Split] = {}
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits."""
+        return list(self.manifest["splits"])
+
+    def split(self, name: str) -> Split:
+        """One split; an unknown name is an error that lists them."""
+        if name not in self.manifest["splits"]:
+            raise UserError(f"the corpus has no split {name!r}; it has {', '.join(self.splits)}")
+        if name not in self._splits:
+            entry = self.manifest["splits"][name]
+            self._splits[name] = Split(self.folder, name, [p["name"] for p in entry["parts"]], self.manifest["channels"])
+        return self._splits[name]
+
+    def view(self, name: str, config: ViewConfig | None = None) -> View:
+        """The documents of a split that a view selects; raises UserError when none is left."""
+        split = self.split(name)
+        if config is None or name not in config.splits:
+            return View(split, np.arange(len(split), dtype=np.int64))
+        chosen = np.ones(len(split), dtype=bool)
+        if config.keep:
+            chosen = np.any([split.where(c) for c in config.keep], axis=0)
+        for condition in config.drop:
+            chosen &= ~split.where(condition)
+        for quota in config.quotas:
+            here = np.flatnonzero(chosen & split.where(quota.where))
+            chosen[here[quota.count :]] = False
+        documents = np.flatnonzero(chosen)
+        documents = documents[: int(len(documents) * config.fraction)]
+        if len(documents) == 0:
+            raise UserError(f"the view keeps none of the {len(split)} documents of split {name!r}; loosen keep or drop")
+        return View(split, documents.astype(np.int64))
+
+    def verify(self) -> None:
+        """Compare every file with its checksum; raises Damaged, naming the file."""
+        for name, entry in self.manifest["splits"].items():
+            for part in entry["parts"]:
+                for file, expected in part["files"].items():
+                    path = self.folder / name / file
+                    if not path.exists():
+                        raise Damaged(f"{path}: missing; delete the store and prepare it again")
+                    if path.stat().st_size != expected["size"] or sha256_file(path) != expected["sha256"]:
+                        raise Damaged(f"{path}: content differs from its checksum; delete the store and prepare it again")
+
+    def documents(self, name: str, decode: Any) -> list[Document]:
+        """The documents of a split as text, fields and token-aligned channels (for evaluations)."""
+        view = self.view(name)
+        columns = {key: values.tolist() for key, values in view.split.fields.items()}
+        return [
+            Document(decode(view.tokens(i)), {key: values[i] for key, values in columns.items()})
+            for i in range(len(view))
+        ]

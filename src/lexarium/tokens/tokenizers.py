@@ -1,0 +1,199 @@
+"""Text to ids and back, over closed vocabularies, saved in the `tokenizers` file format.
+
+`word` splits at white space, `character` at every character. A vocabulary is `<pad>` (id 0) followed by
+the distinct symbols of ALL splits of the corpus, before any filter, in code-point order, together with
+the symbols the corpus declares (`symbols()`). It has no unknown token: a symbol outside it is an error
+that names it, because silently mapped words spoil controlled experiments.
+
+Special tokens (`bos`, `eos`, `mask`, ...) are not part of the vocabulary. An objective asks for the
+roles it needs and `assign_roles` appends those the tokenizer lacks AFTER the base ids, so they never
+change a store's identity.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lexarium.foundation.config import ComponentConfig
+from lexarium.foundation.files import Damaged, dumps, read_json, sha256_json
+from lexarium.foundation.types import UserError
+
+if TYPE_CHECKING:
+    from lexarium.corpora import Corpus
+
+PAD = "<pad>"
+FILE = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Ids of the special tokens of one run: `ids["bos"]`, and the size of the whole vocabulary."""
+
+    ids: dict[str, int]
+    vocab_size: int
+
+    def __getitem__(self, role: str) -> int:
+        return self.ids[role]
+
+
+def assign_roles(tokenizer: Vocabulary, wanted: Sequence[str]) -> Roles:
+    """Ids for the wanted roles: the tokenizer's own where it has one, else new ids after the base."""
+    ids = dict(tokenizer.roles)
+    size = tokenizer.vocab_size
+    for role in wanted:
+        if role not in ids:
+            ids[role] = size
+            size += 1
+    return Roles(ids, size)
+
+
+class Vocabulary:
+    """A closed list of symbols: what the word and character tokenizers share."""
+
+    def __init__(self, config: ComponentConfig) -> None:
+        self.config = config
+        self.symbols: list[str] = []
+        self._ids: dict[str, int] = {}
+
+    # -- what a subclass says ------------------------------------------------------------------------
+
+    def split(self, text: str) -> Iterator[tuple[str, int]]:
+        """Symbols of a text with the index of their first character."""
+        raise NotImplementedError
+
+    joiner = ""
+
+    # -- training, saving ----------------------------------------------------------------------------
+
+    def train(self, corpus: Corpus) -> None:
+        """Build the vocabulary from every split of a corpus."""
+        found = set(corpus.symbols())
+        for name in corpus.splits:
+            for document in corpus.documents(name):
+                found.update(symbol for symbol, _ in self.split(document.text))
+        self._set([PAD, *sorted(found - {PAD})])
+
+    def _set(self, symbols: Iterable[str]) -> None:
+        self.symbols = list(symbols)
+        self._ids = {symbol: i for i, symbol in enumerate(self.symbols)}
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of base ids, padding included."""
+        return len(self.symbols)
+
+    @property
+    def roles(self) -> dict[str, int]:
+        """Special tokens among the base ids."""
+        return {"pad": 0}
+
+    def fingerprint(self) -> str:
+        """Hash of the vocabulary's content."""
+        return sha256_json([self.config.type, self.symbols])
+
+    def dump(self) -> str:
+        """Contents of `tokenizer.json`, readable by `tokenizers` and transformers."""
+        pattern = {"Regex": "."} if self.joiner == "" else None
+        pre = (
+            {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+            if pattern
+            else {"type": "WhitespaceSplit"}
+        )
+        special = {"id": 0, "content": PAD, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        return dumps(
+            {
+                "version": "1.0",
+                "truncation": None,
+                "padding": None,
+                "added_tokens": [special],
+                "normalizer": None,
+                "pre_tokenizer": pre,
+                "post_processor": None,
+                "decoder": None if self.joiner else {"type": "Fuse"},
+                "model": {"type": "WordLevel", "vocab": self._ids, "unk_token": PAD},
+            }
+        )
+
+    def load(self, folder: Path) -> None:
+        """Read the vocabulary that `dump` wrote to `folder/tokenizer.json`."""
+        data = read_json(folder / FILE)
+        try:
+            vocabulary = data["model"]["vocab"]
+            symbols = sorted(vocabulary, key=vocabulary.__getitem__)
+        except (KeyError, TypeError):
+            raise Damaged(f"{folder / FILE}: not a vocabulary file") from None
+        self._set(symbols)
+
+    # -- use -----------------------------------------------------------------------------------------
+
+    def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """ids (L,) int64 and the index of each token's first character (L,) int64.
+
+        Raises UserError for a symbol outside the vocabulary.
+        """
+        pieces = list(self.split(text))
+        try:
+            ids = [self._ids[symbol] for symbol, _ in pieces]
+        except KeyError as error:
+            raise UserError(self._unknown(str(error.args[0]), text)) from None
+        return np.array(ids, dtype=np.int64), np.array([start for _, start in pieces], dtype=np.int64)
+
+    def _unknown(self, symbol: str, text: str) -> str:
+        near = difflib.get_close_matches(symbol, self.symbols, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{symbol!r} is not in the vocabulary of {self.vocab_size} symbols{hint} (in: {text[:80]!r})"
+
+    def id(self, symbol: str) -> int:
+        """The id of one symbol."""
+        if symbol not in self._ids:
+            raise UserError(self._unknown(symbol, symbol))
+        return self._ids[symbol]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids; special tokens outside the base vocabulary and padding are left out."""
+        return self.joiner.join(self.symbols[i] for i in map(int, ids) if 0 < i < len(self.symbols))
+
+
+class WordTokenizer(Vocabulary):
+    """One id for every distinct white-space separated word."""
+
+    kind, name, version = "tokenizer", "word", 1
+    joiner = " "
+
+    class Config(ComponentConfig):
+        """No options: the vocabulary is the corpus's own."""
+
+        type: str = "word"
+
+    def split(self, text: str) -> Iterator[tuple[str, int]]:
+        return ((match.group(), match.start()) for match in re.finditer(r"\S+", text))
+
+
+class CharacterTokenizer(Vocabulary):
+    """One id for every distinct character (Unicode code point), white space included."""
+
+    kind, name, version = "tokenizer", "character", 1
+
+    class Config(ComponentConfig):
+        """No options: the vocabulary is the corpus's own."""
+
+        type: str = "character"
+
+    def split(self, text: str) -> Iterator[tuple[str, int]]:
+        return ((character, i) for i, character in enumerate(text))
+
+
+def is_tokenizer_file(folder: Path) -> bool:
+    """True where `load` would find something to read."""
+    try:
+        return "model" in json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
