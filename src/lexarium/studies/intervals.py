@@ -197,7 +197,8 @@ def _t(found: Effect, a: np.ndarray, b: np.ndarray, paired: bool, log: bool, con
         differences = b - a
         if constant(differences):
             found.notes.append(
-                "The difference is the same for every seed: an interval from the spread of seeds is not defined."
+                "The difference is the same for every seed: "
+                "an interval from the spread of seeds is not defined."
             )
             return
         error, df = float(differences.std(ddof=1)) / math.sqrt(len(a)), float(len(a) - 1)
@@ -211,7 +212,9 @@ def _t(found: Effect, a: np.ndarray, b: np.ndarray, paired: bool, log: bool, con
             )
             return
         if not all(parts):
-            found.notes.append("One arm has the same value for every seed; only the other arm's spread counts.")
+            found.notes.append(
+                "One arm has the same value for every seed; only the other arm's spread counts."
+            )
         error = math.sqrt(sum(parts))
         df = sum(parts) ** 2 / sum(p**2 / (len(v) - 1) for p, v in zip(parts, (a, b), strict=True))
         found.interval_method = "Welch t"
@@ -274,7 +277,9 @@ def _bootstrap(
             found.interval_method = f"{method} bootstrap over seeds ({BOOTSTRAP_RESAMPLES:,} resamples)"
             return
         if method == "BCa":
-            found.notes.append("The BCa bootstrap is not defined for these data; the percentile interval is used.")
+            found.notes.append(
+                "The BCa bootstrap is not defined for these data; the percentile interval is used."
+            )
     found.notes[-1] = "The bootstrap is not defined for these data; the t interval is used."
 
 

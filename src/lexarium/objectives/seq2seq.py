@@ -1,0 +1,95 @@
+"""Sequence to sequence: an encoder reads the first part of an example, a decoder predicts the second.
+
+The parts are told apart by a channel of the corpus (0 = source, 1 = target). The decoder reads
+`bos t1 ... tn` and predicts `t1 ... tn eos`; the term `ce` is over target tokens and eos only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lexarium.foundation.config import ComponentConfig
+from lexarium.foundation.types import Batch, Example, Output, Term, UserError
+from lexarium.objectives.framing import cross_entropy_sum, pad_rows, rows_to_inputs, token_keys
+from lexarium.tokens.tokenizers import Vocabulary, assign_roles
+
+
+class Seq2Seq:
+    """Source in, target out."""
+
+    kind, name, version = "objective", "seq2seq", 1
+    produces = frozenset(
+        {"tokens", "real", "token_key", "source", "source_real", "source_mask", "source_key"}
+    )
+    answers = frozenset({"token_scores", "next_scores", "generate"})
+    extra_tokens = ("eos", "bos")
+    added_length = 1
+
+    class Config(ComponentConfig):
+        """Options of `seq2seq`."""
+
+        type: str = "seq2seq"
+        channel: str = "half"
+        """Channel that is 0 on source tokens and 1 on target tokens."""
+        label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+    def __init__(self, config: Config, tokenizer: Vocabulary) -> None:
+        self.config, self.tokenizer = config, tokenizer
+        self.roles = assign_roles(tokenizer, self.extra_tokens)
+        self.vocab_size = self.roles.vocab_size
+
+    def _parts(self, example: Example) -> tuple[np.ndarray, np.ndarray]:
+        if self.config.channel not in example.channels:
+            known = ", ".join(example.channels) or "none"
+            raise UserError(f"objective.channel: documents have no channel {self.config.channel!r} (channels: {known})")
+        target = example.channels[self.config.channel] == 1
+        if target.all() or not target.any():
+            raise UserError(f"objective seq2seq: document {example.documents} lacks a source or a target part")
+        return example.ids[~target], example.ids[target]
+
+    def _inputs(
+        self, sources: Sequence[np.ndarray], rows: Sequence[np.ndarray], keys: Sequence[tuple[np.ndarray, np.ndarray]] | None
+    ) -> dict[str, Tensor]:
+        pad = self.roles["pad"]
+        inputs = rows_to_inputs(rows, pad, keys=None if keys is None else [k for k, _ in keys])
+        inputs |= rows_to_inputs(sources, pad, "source", None if keys is None else [k for _, k in keys])
+        _, _, lengths = pad_rows(sources, pad)
+        mask = np.arange(inputs["source"].shape[1]) < lengths[:, None]
+        return inputs | {"source_mask": torch.from_numpy(mask)}
+
+    def collate(self, examples: Sequence[Example], dropout_key: int | None = None) -> Batch:
+        """Decoder rows and encoder rows, each padded; targets `labels` (N,) in the order of the real tokens."""
+        parts = [self._parts(example) for example in examples]
+        rows = [np.concatenate([[self.roles["bos"]], target]) for _, target in parts]
+        sources = [source for source, _ in parts]
+        keys = None
+        if dropout_key is not None:
+            keys = [
+                (token_keys(dropout_key, e.index, len(r)), token_keys(dropout_key, e.index, len(s), stream=1))
+                for e, r, s in zip(examples, rows, sources, strict=True)
+            ]
+        labels = np.concatenate([np.append(target, self.roles["eos"]) for _, target in parts])
+        n = len(labels)
+        inputs = self._inputs(sources, rows, keys)
+        targets = {"labels": torch.from_numpy(labels)}
+        return Batch(inputs, targets, {"ce": float(n)}, tuple(e.index for e in examples), n)
+
+    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
+        """`ce`: cross-entropy in nats."""
+        total = cross_entropy_sum(output, batch.targets["labels"], self.config.label_smoothing)
+        return {"ce": Term(total, batch.weights["ce"])}
+
+    def read(self, prefixes: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Batch, Tensor]:
+        """A batch of (source, begun target) and (B,) the flat index of the state that predicts what follows."""
+        rows = [np.concatenate([[self.roles["bos"]], begun]).astype(np.int64) for _, begun in prefixes]
+        last = torch.from_numpy(np.cumsum([len(row) for row in rows]) - 1)
+        return Batch(self._inputs([given for given, _ in prefixes], rows, None), {}, {}), last
+
+    def scored(self, example: Example) -> np.ndarray:
+        """Places of `example.ids` that `collate` predicts; -1 stands for eos."""
+        return np.append(np.flatnonzero(example.channels[self.config.channel] == 1), -1)

@@ -1,0 +1,389 @@
+"""From the results of a study's runs to the contrasts that answer its question.
+
+`collect` (in `results.py`) reads everything on disk into a `Table`; `Contrast` and `ReportConfig` are the
+entries `compare` and `report` of a study file. `compare` computes each contrast: one number per seed (the
+seed is the unit), two arms of one axis, the other axes fixed by `where` or, when they are not, one
+contrast for every combination of their levels. What cannot be used (a run that has not finished, a metric
+that was not measured, a value that is not finite) is named in `missing`; nothing is dropped silently. The
+statistics are in `intervals.py`.
+
+`at` says which evaluation of a run counts. `best` is chosen on the metric itself and so is optimistic; it
+carries its own label everywhere and never passes for `final`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+
+from lexarium.foundation.config import Config
+from lexarium.foundation.types import UserError
+from lexarium.studies.intervals import SEEDS_FOR_TESTS, adjust, describe, effect
+from lexarium.studies.results import RunRow, Table, collect, level_text
+from lexarium.studies.stability import StabilityConfig
+
+__all__ = ["At", "Contrast", "MeanOver", "Reference", "ReportConfig", "RunRow", "Table", "arms", "check"]
+__all__ += ["collect", "compare", "contrasts_of", "report_of"]
+
+
+def _level_keys(value: Any) -> Any:
+    return {level_text(k): v for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+Level = Annotated[str, BeforeValidator(level_text)]
+
+
+class MeanOver(Config):
+    """The mean of all evaluations between two steps, both included."""
+
+    mean_over: tuple[int, int]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> MeanOver:
+        if self.mean_over[0] > self.mean_over[1]:
+            raise ValueError(f"mean_over: the first step {self.mean_over[0]} is after {self.mean_over[1]}")
+        return self
+
+
+def _at(value: Any) -> Any:
+    named = isinstance(value, str) and value in ("final", "best")
+    step = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if named or step or isinstance(value, MeanOver | Mapping):
+        return value
+    raise ValueError("expected final, best, a step, or {mean_over: [first step, last step]}")
+
+
+At = Annotated[Literal["final", "best"] | int | MeanOver, BeforeValidator(_at)]
+
+
+class _Aliased(Config):
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
+
+class Contrast(_Aliased):
+    """Two levels of one axis, compared in one metric: one entry of a study's `compare` list."""
+
+    metric: str
+    """`<evaluation>.<metric>`, for example `rule_choice.ood.main_auxiliary`."""
+    axis: str
+    """The axis whose levels are compared."""
+    from_: Level = Field(alias="from")
+    """The level compared with."""
+    to: Level
+    """The level of interest: the estimate is `to` minus (or divided by) `from`."""
+    as_: Literal["difference", "relative", "ratio"] = Field("difference", alias="as")
+    """`difference` of means, `ratio` of means, or `relative`: the ratio less one."""
+    unit: Literal["seed"] = "seed"
+    """What varies at random and is counted."""
+    at: At = "final"
+    """Which evaluation counts: `final`, `best`, a step, or `{mean_over: [a, b]}`."""
+    where: dict[str, Level] = {}
+    """Levels of other axes; an axis left out gives one contrast per level."""
+    paired: bool | None = None
+    """Whether values of equal seed belong together. Not stated: compared as independent."""
+    pairing: str = ""
+    """Why pairing is, or is not, justified."""
+    confidence: float = Field(0.95, gt=0, lt=1)
+    better: Literal["higher", "lower", "none"] = "none"
+    """Which direction of the metric is good; `best` needs it."""
+    expect: Literal["higher", "lower"] | None = None
+    """What the claim predicts for `to` compared with `from`."""
+    claim: str = ""
+    """The statement this contrast tests, in words."""
+    redrawn: bool = False
+    """Whether the training data are redrawn for every seed."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Contrast:
+        if self.from_ == self.to:
+            raise ValueError(f"`from` and `to` are the same level {self.to!r}")
+        if self.at == "best" and self.better == "none":
+            raise ValueError("`at: best` needs `better: higher` or `better: lower`")
+        if self.paired and not self.pairing:
+            raise ValueError("`paired: true` needs `pairing`: the reason why equal seeds belong together")
+        if self.axis in self.where:
+            raise ValueError(f"`where` fixes {self.axis!r}, the axis that is compared")
+        return self
+
+
+class Reference(Config):
+    """A line drawn across figures of a metric: chance, a published number."""
+
+    metric: str
+    value: float
+    label: str
+
+
+class ReportConfig(Config):
+    """What the report of a study shows, and how things are called there."""
+
+    title: str = ""
+    curves: list[str] = []
+    """Metrics drawn over training steps; none: those of the contrasts."""
+    distribution: list[str] = []
+    """Metrics whose final values are shown as distributions; none: those of the contrasts."""
+    stability: str | None = None
+    """Metric whose curves are examined for stability."""
+    stability_settings: StabilityConfig = StabilityConfig()
+    reference: list[Reference] = []
+    labels: dict[str, str] = {}
+    """Metric -> words for people."""
+    levels: dict[str, Annotated[dict[str, str], BeforeValidator(_level_keys)]] = {}
+    """Axis -> level -> words for people."""
+    correction: Literal["holm", "bh"] = "holm"
+    """Correction of p for the number of contrasts: Holm or Benjamini-Hochberg."""
+
+
+def contrasts_of(table: Table) -> list[Contrast]:
+    """The contrasts a study was run with, from its index."""
+    return [Contrast.model_validate(c) for c in table.index.get("compare") or []]
+
+
+def report_of(table: Table) -> ReportConfig:
+    """The report settings a study was run with, from its index."""
+    return ReportConfig.model_validate(table.index.get("report") or {})
+
+
+# --- one number per run -----------------------------------------------------------------------------
+
+
+def at_text(at: At) -> str:
+    """Words for `at`; `best` always says how it was chosen."""
+    if at == "final":
+        return "at the end of training"
+    if at == "best":
+        return "best over training, chosen on this metric itself"
+    if isinstance(at, MeanOver):
+        return f"mean over steps {at.mean_over[0]:,} to {at.mean_over[1]:,}"
+    return f"at step {at:,}"
+
+
+def reading(run: RunRow, metric: str, at: At, better: str = "none") -> tuple[float, int] | str:
+    """(value, step) of a metric of one run, or the sentence that says why there is none."""
+    if at in ("final", "best") or isinstance(at, MeanOver):
+        if run.state == "waiting":
+            return "the run has not started"
+        past_window = isinstance(at, MeanOver) and run.step >= at.mean_over[1]
+        if run.state != "done" and not past_window:
+            return f"the run is {run.state} at step {run.step:,}" + (
+                f": {run.message}" if run.message else ""
+            )
+    curve = run.curves.get(metric)
+    if not curve:
+        return "this metric was not measured" if run.curves else "the run has no evaluations"
+    if isinstance(at, MeanOver):
+        low, high = at.mean_over
+        inside = [(step, value) for step, value in curve if low <= step <= high]
+        if not inside:
+            return f"no evaluation between steps {low:,} and {high:,}"
+        found = (sum(value for _, value in inside) / len(inside), inside[-1][0])
+    elif at == "best":
+        finite = [point for point in curve if math.isfinite(point[1])] or curve
+        sign = 1 if better == "higher" else -1
+        step, value = max(finite, key=lambda point: sign * point[1])
+        found = (value, step)
+    elif at == "final":
+        found = (curve[-1][1], curve[-1][0])
+    else:
+        values = dict(curve)
+        if at not in values:
+            return f"no evaluation at step {at:,} (the run is {run.state} at step {run.step:,})"
+        found = (values[at], at)
+    if not math.isfinite(found[0]):
+        return f"the value is {found[0]}, not a finite number"
+    return found
+
+
+def _gather(
+    table: Table, levels: Mapping[str, str], metric: str, at: At, better: str
+) -> tuple[list[dict[str, Any]], list[dict[str, str]], list[str]]:
+    """Points (one per seed), what is missing, and notes, for one arm."""
+    points: list[dict[str, Any]] = []
+    missing: list[dict[str, str]] = []
+    notes: list[str] = []
+    runs = table.at(levels)
+    if not runs:
+        notes.append(f"No run is planned for {', '.join(f'{a}={v}' for a, v in levels.items())}.")
+    for run in runs:
+        found = reading(run, metric, at, better)
+        if isinstance(found, str):
+            missing.append({"run": run.name, "metric": metric, "why": found})
+            if run.state == "done":
+                notes.append(f"{run.name} is excluded: {found}.")
+            continue
+        value, step = found
+        if at == "final" and step < run.step:
+            notes.append(f"{run.name}: last evaluated at step {step:,}, the run ended at {run.step:,}.")
+        points.append({"run": run.name, "seed": run.seed, "value": value, "step": step})
+    for seed in sorted({p["seed"] for p in points}):
+        same = [p for p in points if p["seed"] == seed]
+        if len(same) > 1:  # the seed is the unit: several runs of one seed are one observation
+            names = ", ".join(p["run"] for p in same)
+            notes.append(f"Seed {seed} has {len(same)} runs ({names}); their mean counts once.")
+            merged = {**same[0], "run": names, "value": sum(p["value"] for p in same) / len(same)}
+            points = [p for p in points if p["seed"] != seed] + [merged]
+    return sorted(points, key=lambda p: p["seed"]), missing, notes
+
+
+def arms(table: Table, metric: str, at: At = "final", better: str = "none") -> list[dict[str, Any]]:
+    """One summary per planned combination of levels: describe() of its seeds, points, missing, notes."""
+    results = []
+    for levels in table.cells():
+        points, missing, notes = _gather(table, levels, metric, at, better)
+        summary = describe([p["value"] for p in points])
+        results.append(
+            {
+                "levels": levels,
+                "metric": metric,
+                "at": _plain_at(at),
+                "at_label": at_text(at),
+                "planned": len(table.at(levels)),
+                **summary,
+                "points": points,
+                "missing": missing,
+                "notes": notes,
+            }
+        )
+    return results
+
+
+def _plain_at(at: At) -> Any:
+    return at.model_dump(mode="json") if isinstance(at, MeanOver) else at
+
+
+# --- contrasts --------------------------------------------------------------------------------------
+
+
+def check(contrasts: Sequence[Contrast], axes: Mapping[str, Sequence[Any]]) -> None:
+    """Raises UserError when a contrast names an axis or a level the study does not have."""
+    known = {axis: [level_text(level) for level in levels] for axis, levels in axes.items()}
+    for contrast in contrasts:
+        wanted = [(contrast.axis, contrast.from_), (contrast.axis, contrast.to), *contrast.where.items()]
+        for axis, level in wanted:
+            if axis not in known:
+                raise UserError(
+                    f"compare: no axis {axis!r}; axes of this study: {', '.join(known) or 'none'}"
+                )
+            if level not in known[axis]:
+                raise UserError(
+                    f"compare: axis {axis!r} has no level {level!r}; levels: {', '.join(known[axis])}"
+                )
+
+
+def compare(
+    contrasts: Sequence[Contrast], table: Table, correction: Literal["holm", "bh"] = "holm"
+) -> list[dict[str, Any]]:
+    """Every contrast with its estimate, interval, p, effect size, points, notes and what is missing.
+
+    A contrast whose `where` leaves axes open appears once for each planned combination of their levels.
+    p values are corrected together over all results that have one.
+    """
+    check(contrasts, table.axes)
+    results = [
+        _contrast(contrast, number, table, where)
+        for number, contrast in enumerate(contrasts)
+        for where in _combinations(contrast, table)
+    ]
+    tested = [result for result in results if result["p"] is not None]
+    name = {"holm": "Holm", "bh": "Benjamini-Hochberg"}[correction]
+    for result, p in zip(tested, adjust([r["p"] for r in tested], correction), strict=True):
+        result["p_adjusted"] = p
+        result["correction"] = f"{name} over {len(tested)} test{'s' if len(tested) > 1 else ''}"
+    return results
+
+
+def _combinations(contrast: Contrast, table: Table) -> list[dict[str, str]]:
+    """Levels of the other axes for which at least one arm is planned.
+
+    A stage that never measures the metric is not a combination, unless no stage does.
+    """
+    found: list[dict[str, str]] = []
+    measured = {run.levels.get("stage") for run in table.runs if contrast.metric in run.curves}
+    for cell in table.cells():
+        if measured and cell.get("stage") not in measured:
+            continue
+        where = {axis: level for axis, level in cell.items() if axis != contrast.axis}
+        fits = all(where[axis] == level for axis, level in contrast.where.items())
+        if fits and cell[contrast.axis] in (contrast.from_, contrast.to) and where not in found:
+            found.append(where)
+    return found or [dict(contrast.where)]
+
+
+def _contrast(contrast: Contrast, number: int, table: Table, where: dict[str, str]) -> dict[str, Any]:
+    sides = {}
+    for side, level in (("from", contrast.from_), ("to", contrast.to)):
+        levels = {**where, contrast.axis: level}
+        sides[side] = _gather(table, levels, contrast.metric, contrast.at, contrast.better)
+    points = {side: found[0] for side, found in sides.items()}
+    notes = [note for _, _, found in sides.values() for note in found]
+    used = points
+    if contrast.paired:
+        common = {p["seed"] for p in points["from"]} & {p["seed"] for p in points["to"]}
+        used = {side: [p for p in found if p["seed"] in common] for side, found in points.items()}
+        alone = sorted({p["seed"] for found in points.values() for p in found} - common)
+        if alone:
+            notes.append(
+                f"Seeds without a partner in the other arm are left out: {', '.join(map(str, alone))}."
+            )
+    values = {side: [p["value"] for p in found] for side, found in used.items()}
+    levels_of_test = sorted((contrast.from_, contrast.to))
+    found = effect(
+        values["from"],
+        values["to"],
+        form=contrast.as_,
+        paired=bool(contrast.paired),
+        confidence=contrast.confidence,
+        name="/".join([contrast.metric, contrast.axis, *levels_of_test, *sorted(map(str, where.items()))]),
+    )
+    notes += found.notes + _remarks(contrast, points)
+    sizes = {side: len(v) for side, v in values.items()}
+    return {
+        **contrast.model_dump(mode="json", by_alias=True),
+        "contrast": number,
+        "at_label": at_text(contrast.at),
+        "where": where,
+        "n": {**sizes, "pairs": sizes["to"] if contrast.paired else None, "total": sum(sizes.values())},
+        "estimate": found.estimate,
+        "interval": found.interval,
+        "interval_method": found.interval_method,
+        "t_interval": found.t_interval,
+        "p": found.p,
+        "p_method": found.p_method,
+        "p_adjusted": None,
+        "correction": None,
+        "smallest_p": found.smallest_p,
+        "effect_size": found.effect_size,
+        "effect_size_method": found.effect_size_method,
+        "arms": {side: describe(v, contrast.confidence) for side, v in values.items()},
+        "points": [{"arm": side, **point} for side in ("from", "to") for point in points[side]],
+        "notes": notes,
+        "missing": [item for _, found_missing, _ in sides.values() for item in found_missing],
+    }
+
+
+def _remarks(contrast: Contrast, points: Mapping[str, list[dict[str, Any]]]) -> list[str]:
+    """Sentences about how the contrast is to be read."""
+    remarks = []
+    if contrast.at == "best":
+        remarks.append(
+            "Best over training is chosen on this metric itself: it is optimistic and not the final value."
+        )
+    steps = sorted({p["step"] for found in points.values() for p in found})
+    if contrast.at == "final" and len(steps) > 1:
+        remarks.append(f"Final values are from different steps ({steps[0]:,} to {steps[-1]:,}).")
+    if contrast.paired is None:
+        remarks.append("Whether seeds are paired is not stated; the arms are compared as independent.")
+    elif contrast.pairing:
+        remarks.append(
+            f"{'Paired' if contrast.paired else 'Not paired'} by seed: {contrast.pairing.rstrip('.')}."
+        )
+    if contrast.redrawn:
+        remarks.append("Training data are redrawn for every seed: the interval covers data and training.")
+    else:
+        remarks.append("All seeds share the training data: the interval covers training, not new data.")
+    if min(len(found) for found in points.values()) >= SEEDS_FOR_TESTS and contrast.as_ != "difference":
+        remarks.append(f"p tests the difference of means; the estimate is their {contrast.as_} form.")
+    return remarks

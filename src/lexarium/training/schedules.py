@@ -1,0 +1,163 @@
+"""Learning-rate schedules: pure functions of the step, with no state to save.
+
+`scale(step, max_steps)` multiplies the optimiser's learning rate for update number `step` (counted from
+0). Warm-up rises linearly and reaches 1 at update `warmup_steps - 1`, so no update is spent at rate 0;
+decays reach their floor just after the last update.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field
+
+from lexarium.foundation.config import ComponentConfig
+
+
+class WarmupConfig(ComponentConfig):
+    """Options every schedule has."""
+
+    warmup_steps: int = Field(0, ge=0)
+
+
+def _warmup(step: int, warmup_steps: int) -> float:
+    return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+
+
+def _progress(step: int, warmup_steps: int, max_steps: int) -> float:
+    """Share of the decay that lies behind update `step`: 0 at its first update, below 1 at the last."""
+    return min(1.0, max(0, step - warmup_steps) / max(1, max_steps - warmup_steps))
+
+
+class Constant:
+    """Warm-up, then constant."""
+
+    kind, name, version = "schedule", "constant", 1
+
+    class Config(WarmupConfig):
+        """Options of `constant`."""
+
+        type: str = "constant"
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def scale(self, step: int, max_steps: int) -> float:
+        """1 after warm-up."""
+        return _warmup(step, self.config.warmup_steps)
+
+
+class Linear:
+    """Warm-up, then linear decay to `floor` at max_steps."""
+
+    kind, name, version = "schedule", "linear", 1
+
+    class Config(WarmupConfig):
+        """Options of `linear`."""
+
+        type: str = "linear"
+        floor: float = Field(0.0, ge=0, le=1)
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def scale(self, step: int, max_steps: int) -> float:
+        """1 - (1 - floor) * progress."""
+        c = self.config
+        return _warmup(step, c.warmup_steps) * (1 - (1 - c.floor) * _progress(step, c.warmup_steps, max_steps))
+
+
+class Cosine:
+    """Warm-up, then half a cosine down to `floor` at max_steps (Loshchilov and Hutter 2017, eq. 5)."""
+
+    kind, name, version = "schedule", "cosine", 1
+
+    class Config(WarmupConfig):
+        """Options of `cosine`."""
+
+        type: str = "cosine"
+        floor: float = Field(0.0, ge=0, le=1)
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def scale(self, step: int, max_steps: int) -> float:
+        """floor + (1 - floor) * (1 + cos(pi * progress)) / 2."""
+        c = self.config
+        wave = (1 + math.cos(math.pi * _progress(step, c.warmup_steps, max_steps))) / 2
+        return _warmup(step, c.warmup_steps) * (c.floor + (1 - c.floor) * wave)
+
+
+class InverseSqrt:
+    """Warm-up, then 1/sqrt of the step (Vaswani et al. 2017, eq. 3, scaled to peak at 1)."""
+
+    kind, name, version = "schedule", "inverse_sqrt", 1
+
+    class Config(WarmupConfig):
+        """Options of `inverse_sqrt`."""
+
+        type: str = "inverse_sqrt"
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def scale(self, step: int, max_steps: int) -> float:
+        """min((s + 1) / w, sqrt(w / (s + 1)))."""
+        w = max(1, self.config.warmup_steps)
+        return min((step + 1) / w, math.sqrt(w / (step + 1)))
+
+
+class WarmRestarts:
+    """Cosine cycles (Loshchilov and Hutter 2017): each `factor` times as long, each peak `peak_decay` times as high."""
+
+    kind, name, version = "schedule", "warm_restarts", 1
+
+    class Config(WarmupConfig):
+        """Options of `warm_restarts`."""
+
+        type: str = "warm_restarts"
+        period: int = Field(gt=0)
+        """Updates of the first cycle, after warm-up."""
+        factor: float = Field(1.0, ge=1)
+        peak_decay: float = Field(1.0, gt=0, le=1)
+        floor: float = Field(0.0, ge=0, le=1)
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def scale(self, step: int, max_steps: int) -> float:
+        """floor + (peak_decay**cycle - floor) * (1 + cos(pi * share of the cycle)) / 2."""
+        c = self.config
+        if step < c.warmup_steps:
+            return _warmup(step, c.warmup_steps)
+        done, cycle, length = step - c.warmup_steps, 0, float(c.period)
+        while done >= length:
+            done, cycle, length = done - round(length), cycle + 1, length * c.factor
+        peak = max(c.floor, c.peak_decay**cycle)
+        return c.floor + (peak - c.floor) * (1 + math.cos(math.pi * done / length)) / 2
+
+
+class WarmupStableDecay:
+    """Warm-up, constant, then decay over the last `decay_fraction` of the run (Hu et al. 2024)."""
+
+    kind, name, version = "schedule", "warmup_stable_decay", 1
+
+    class Config(WarmupConfig):
+        """Options of `warmup_stable_decay`."""
+
+        type: str = "warmup_stable_decay"
+        decay_fraction: float = Field(0.1, gt=0, le=1)
+        shape: Literal["linear", "sqrt"] = "linear"
+        floor: float = Field(0.0, ge=0, le=1)
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def scale(self, step: int, max_steps: int) -> float:
+        """Linear: 1 - share; sqrt: 1 - sqrt(share), of the decay phase, down to the floor."""
+        c = self.config
+        length = max(1, round(c.decay_fraction * max_steps))
+        share = min(1.0, max(0, step - (max_steps - length)) / length)
+        decay = share if c.shape == "linear" else math.sqrt(share)
+        return _warmup(step, c.warmup_steps) * (1 - (1 - c.floor) * decay)

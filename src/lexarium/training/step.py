@@ -1,0 +1,58 @@
+"""TrainStep: the one module whose forward runs model and loss.
+
+It is the unit that is wrapped (DDP), sharded, compiled, captured and stacked; nothing touches a parameter
+outside it. The scalar it returns is what backward starts from:
+
+    sum over terms of coefficient * sum / denominator
+
+with each denominator the term's weight over the whole global batch, so that micro-batches and ranks add
+up to exactly the gradient of one big batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lexarium.foundation.types import Batch, Term
+
+
+class TrainStep(nn.Module):
+    """Model and objective as one module."""
+
+    def __init__(self, model: nn.Module, objective: Any) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+        self.consumes = frozenset(model.consumes)  # type: ignore[arg-type]
+
+    def forward(self, batch: Batch, denominators: Mapping[str, float], scale: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to differentiate (times `scale`) and each term's sum, detached.
+
+        `per_step` terms are not divided: they are added once, by the micro-batch whose denominators hold
+        their name with weight 1.
+        """
+        terms = self.terms(batch)
+        total: Tensor | None = None
+        for name, term in terms.items():
+            if term.per_step and name not in denominators:
+                continue
+            weight = 1.0 if term.per_step else denominators[name]
+            value = term.sum * (term.coefficient * scale / weight)
+            total = value if total is None else total + value
+        assert total is not None, "an objective must return at least one term"
+        return total, {name: term.sum.detach() for name, term in terms.items()}
+
+    def terms(self, batch: Batch) -> dict[str, Term]:
+        """Loss terms of the objective and of the model itself."""
+        output = self.model(**{k: v for k, v in batch.inputs.items() if k in self.consumes})
+        return {**self.objective.loss(output, batch), **output.terms}
+
+
+def autocast(device: torch.device, precision: str) -> Any:
+    """The context a step or evaluation runs in: nothing for fp32, else the library's autocast."""
+    if precision == "fp32":
+        return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[precision])

@@ -1,0 +1,160 @@
+"""The loop. It mentions no model family, no task, no corpus and no evaluation.
+
+    at step s (s updates done):  listeners hear `boundary(s)`: log, evaluate, save, stop
+    then:                        batches of step s -> program.update -> s + 1
+
+Every quantity that decides what comes next is a function of the step or lies in `state()`, which is plain
+data: the step, the running means since the last log line, counters. So a run that is cut anywhere and
+resumed from a checkpoint goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from pydantic import Field
+from torch import nn
+
+from lexarium.foundation.config import Config, outside_identity
+from lexarium.foundation.types import NonFinite, UserError
+from lexarium.training.program import EagerProgram, StepResult
+
+
+class TrainConfig(Config):
+    """How long, how much at a time, and what happens to gradients."""
+
+    max_steps: int = Field(1000, gt=0)
+    """Optimiser updates."""
+    global_batch_size: int = Field(32, gt=0)
+    """Examples per update, over all processes and micro-batches."""
+    micro_batch_size: int | None = outside_identity(None, gt=0)
+    """Examples per forward pass; empty = the whole share of a process. Changes rounding only."""
+    clip_norm: float = Field(0.0, ge=0)
+    """Largest global gradient norm; 0 = no clipping."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    non_finite: Literal["stop", "skip", "warn"] = "stop"
+    """What happens at a step whose loss or gradient is not finite."""
+    parameters: tuple[str, ...] = (".*",)
+    """Regular expressions; parameters that match none are frozen."""
+    log_every: int = outside_identity(50, gt=0)
+    """Steps between lines of metrics.jsonl."""
+
+
+@dataclass
+class Window:
+    """Running sums since the last log line."""
+
+    steps: int = 0
+    tokens: int = 0
+    grad_norm: float = 0.0
+    losses: dict[str, float] = field(default_factory=dict)
+
+    def add(self, result: StepResult) -> None:
+        """Take in one step."""
+        self.steps += 1
+        self.tokens += result.tokens
+        self.grad_norm += result.grad_norm
+        for name, value in result.losses.items():
+            self.losses[name] = self.losses.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        """Means over the steps taken in."""
+        n = max(1, self.steps)
+        return {**{f"train.{k}": v / n for k, v in self.losses.items()}, "grad_norm": self.grad_norm / n}
+
+
+class Listener(Protocol):
+    """Hears of every step boundary; returns true to end training there."""
+
+    def boundary(self, trainer: Trainer) -> bool: ...
+
+
+class Trainer:
+    """Runs a program over a loader from the current step to max_steps."""
+
+    def __init__(
+        self,
+        program: EagerProgram,
+        batches: Callable[[int], list[Any]],
+        lr_scale: Callable[[int, int], float],
+        config: TrainConfig,
+        listeners: list[Listener],
+    ) -> None:
+        self.program, self.config, self.listeners = program, config, listeners
+        self._batches, self._lr_scale = batches, lr_scale
+        self.step = 0
+        self.tokens_seen = 0
+        self.skipped = 0
+        self.window = Window()
+        self.last: StepResult | None = None
+        for group in program.optimizer.param_groups:
+            group["base_lr"] = group["lr"]
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next update."""
+        return self.program.optimizer.param_groups[0]["base_lr"] * self._lr_scale(self.step, self.config.max_steps)
+
+    def fit(self) -> bool:
+        """Train to the end; false when a listener ended it earlier."""
+        while True:
+            # every listener hears of the boundary, also when an earlier one asks to stop
+            stop = [listener.boundary(self) for listener in self.listeners]
+            if self.step >= self.config.max_steps:
+                return True
+            if any(stop):
+                return False
+            self.advance()
+
+    def advance(self) -> StepResult:
+        """One optimiser step."""
+        try:
+            result = self.program.update(self._batches(self.step), self._lr_scale(self.step, self.config.max_steps))
+        except NonFinite as error:
+            raise NonFinite(
+                f"step {self.step}: {error}; no parameter was changed. Lower optimizer.lr, set train.clip_norm, or"
+                " choose train.non_finite: skip (which treats this run differently from its siblings)"
+            ) from None
+        self.step += 1
+        self.tokens_seen += result.tokens
+        self.skipped += int(result.skipped)
+        self.window.add(result)
+        self.last = result
+        return result
+
+    def state(self) -> dict[str, Any]:
+        """Plain data that restores the trainer exactly."""
+        w = self.window
+        return {
+            "step": self.step,
+            "tokens_seen": self.tokens_seen,
+            "skipped": self.skipped,
+            "window": {"steps": w.steps, "tokens": w.tokens, "grad_norm": w.grad_norm, "losses": w.losses},
+            "program": self.program.state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore `state()`."""
+        number = lambda x: float(x) if isinstance(x, str) else x  # nan and inf are strings in our JSON
+        self.step, self.tokens_seen, self.skipped = state["step"], state["tokens_seen"], state["skipped"]
+        w = state["window"]
+        losses = {k: number(v) for k, v in w["losses"].items()}
+        self.window = Window(w["steps"], w["tokens"], number(w["grad_norm"]), losses)
+        self.program.load_state(state["program"])
+
+
+def freeze(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
+    """Freeze parameters that match no pattern; returns the trainable names."""
+    compiled = [re.compile(p) for p in patterns]
+    trainable = []
+    for name, parameter in model.named_parameters():
+        chosen = any(p.fullmatch(name) for p in compiled)
+        parameter.requires_grad_(chosen)
+        if chosen:
+            trainable.append(name)
+    if not trainable:
+        raise UserError(f"train.parameters: {list(patterns)} match no parameter; names look like {next(iter(dict(model.named_parameters())))!r}")
+    return trainable
