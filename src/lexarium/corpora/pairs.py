@@ -58,8 +58,9 @@ class Task:
     """Grammar, markers and rules of one of the two tasks.
 
     answer(words, template, rule) is what the transforming marker asks for, without its final sign,
-    under the `hierarchical` or the `linear` rule. fields(words, template) are document fields beyond
-    those of the template. `symbols` are all words of the vocabulary.
+    under the `hierarchical` or the `linear` rule; distinguishes(template) tells whether these differ.
+    fields(words, template) are document fields beyond those of the template. `symbols` are all words of
+    the vocabulary.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Task:
     markers: tuple[str, str]
     end: str
     answer: Callable[[Words, Template, str], list[str]]
+    distinguishes: Callable[[Template], bool]
     fields: Callable[[Words, Template], dict[str, FieldValue]]
     symbols: tuple[str, ...]
 
@@ -222,7 +224,8 @@ class PairCorpus(ABC):
         config, grammar = self.config, self.task.grammar
         cells = self._natural_cells()
         if config.rule == "ambiguous":
-            cells[[t.index for t in grammar.templates if self.distinguishes(t)], TRANSFORM] = 0.0
+            differ = [template.index for template in grammar.templates if self.task.distinguishes(template)]
+            cells[differ, TRANSFORM] = 0.0
         if config.template_weights == "uniform":
             cells = (cells > 0).astype(np.float64)
         if config.templates is not None:
@@ -239,12 +242,6 @@ class PairCorpus(ABC):
     def _natural_cells(self) -> np.ndarray:
         weights = template_weights(self.task.grammar, self.profiles[self.config.weights])
         return np.stack([weights, weights], axis=1)
-
-    def distinguishes(self, template: Template) -> bool:
-        """True when the two rules transform the sentences of a template differently."""
-        words = [str(place) for place in range(len(template.tags))]
-        answer = self.task.answer
-        return answer(words, template, HIERARCHICAL) != answer(words, template, LINEAR)
 
     @cached_property
     def _generated(self) -> dict[str, list[Document]]:
@@ -394,4 +391,3 @@ def write_released(documents: Iterable[Document], path: Path | str) -> int:
 def _require_file(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path}: no such file; `files` wants files in the released format")
-

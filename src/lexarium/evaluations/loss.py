@@ -1,0 +1,98 @@
+"""Cross-entropy by split and by slice.
+
+For every split the mean negative log-probability per predicted token, in nats (`val`), its exponential
+(`val.perplexity`), the mean over documents of their sums (`val.per_document`), and the same mean over
+slices: values of a channel (`val.half.0`, `val.half.1`: first and second half of a sentence pair) and
+levels of a document field (`val.kind.quest`). A token belongs to the slice of the token that is
+predicted; eos belongs to the slice of the last token.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from lexarium.evaluations.evaluation import EvaluationData, SplitsConfig
+from lexarium.foundation.types import Result, UserError
+from lexarium.tokens.loader import in_order
+
+
+class Loss:
+    """Mean cross-entropy in nats per token."""
+
+    kind, name, version = "evaluation", "loss", 1
+    asks = frozenset({"token_scores"})
+
+    class Config(SplitsConfig):
+        """Options of `loss`."""
+
+        type: str = "loss"
+        splits: tuple[str, ...] = Field(("val",), min_length=1)
+        by_channel: tuple[str, ...] = ()
+        """Channels to slice tokens by."""
+        by_field: tuple[str, ...] = ()
+        """Document fields to slice by."""
+        limit: int = Field(0, ge=0)
+        """Only the first so many documents of each split; 0 = all."""
+
+    def __init__(self, config: Config, data: EvaluationData) -> None:
+        self.config, self.data = config, data
+        self._prepared: dict[str, Any] = {}
+        for split in config.splits:
+            view = data.view(split)
+            missing = [c for c in config.by_channel if c not in view.split.channel_names]
+            missing += [f for f in config.by_field if f not in view.split.fields]
+            if missing:
+                known = ", ".join([*view.split.channel_names, *view.split.fields]) or "none"
+                raise UserError(f"evaluation loss: split {split!r} has no channel or field {missing[0]!r} (it has: {known})")
+
+    def run(self, scorer: Any, key: int) -> Result:
+        """Metrics per split and slice; one item per document."""
+        metrics: dict[str, float | int] = {}
+        items: dict[str, list[Any]] = {"split": [], "document": [], "text": [], "loss": [], "tokens": []}
+        for split in self.config.splits:
+            self._split(split, scorer, metrics, items)
+        return Result(metrics, items)
+
+    def _split(self, split: str, scorer: Any, metrics: dict[str, float | int], items: dict[str, list[Any]]) -> None:
+        view = self.data.view(split)
+        n = min(len(view), self.config.limit or len(view))
+        if split not in self._prepared:
+            examples = [e for _, e in zip(range(n), in_order(view, scorer._direction, scorer.objective), strict=False)]
+            self._prepared[split] = examples
+        scores = scorer.token_scores(self._prepared[split])
+        losses = [-s for s in scores]
+        sums = np.array([np.nansum(x) for x in losses])
+        counts = np.array([int(np.isfinite(x).sum()) for x in losses])
+        mean = float(sums.sum() / counts.sum())
+        metrics[split] = mean
+        metrics[f"{split}.perplexity"] = math.exp(min(mean, 700.0))
+        metrics[f"{split}.per_document"] = float(sums.mean())
+        metrics[f"{split}.tokens"] = int(counts.sum())
+        for name in self.config.by_channel:
+            self._by_channel(f"{split}.{name}", view, name, losses, metrics)
+        for name in self.config.by_field:
+            values = view.split.fields[name][view.documents][:n]
+            for level in sorted(set(values.tolist()), key=str):
+                chosen = values == level
+                metrics[f"{split}.{name}.{level}"] = float(sums[chosen].sum() / counts[chosen].sum())
+        items["split"] += [split] * n
+        items["document"] += list(range(n))
+        items["text"] += [d.text for d in self.data.documents(split)[:n]]
+        items["loss"] += (sums / counts).tolist()
+        items["tokens"] += counts.tolist()
+
+    def _by_channel(
+        self, prefix: str, view: Any, name: str, losses: list[np.ndarray], metrics: dict[str, float | int]
+    ) -> None:
+        values = [view.channels(i)[name] for i in range(len(losses))]
+        flat = np.concatenate([np.append(v, v[-1]) for v in values])
+        loss = np.concatenate(losses)
+        predicted = np.isfinite(loss)
+        for level in np.unique(flat):
+            chosen = predicted & (flat == level)
+            if chosen.any():
+                metrics[f"{prefix}.{level}"] = float(loss[chosen].sum() / chosen.sum())

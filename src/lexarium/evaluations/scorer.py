@@ -1,0 +1,173 @@
+"""The scorer: uniform questions to any trained model.
+
+A question is asked in text; the scorer encodes it, applies the run's direction, lets the objective frame
+it (so the treatment of `bos` is the one of training: with `objective.bos` the first token is predicted
+from `bos`, without it the first token has no score), sorts by length, batches, and puts the answers back
+in order. A prefix is a text, or a pair (given, begun): what an encoder-decoder reads and what its decoder
+has produced so far; a language model reads one after the other. Dropout is off: no token keys are given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lexarium.foundation.types import Batch, Document, Example, Output, UserError
+from lexarium.objectives.framing import log_probabilities
+
+Prefix = str | tuple[str, str]
+BATCH_TOKENS = 4096
+"""Padded positions per forward pass."""
+
+
+class Scorer:
+    """A model, and how to ask it."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Any,
+        direction: Any,
+        tokenizer: Any,
+        device: torch.device | str = "cpu",
+        precision: str = "fp32",
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> None:
+        self.model, self.objective, self.tokenizer = model, objective, tokenizer
+        self._direction, self.device, self.precision = direction, torch.device(device), precision
+        self.direction: str = direction.name
+        self.roles = objective.roles
+        self.vocab_size = objective.vocab_size
+        self._batch_tokens = batch_tokens
+
+    # -- questions -----------------------------------------------------------------------------------
+
+    def id(self, word: str) -> int:
+        """The single token id of a word."""
+        ids, _ = self.tokenizer.encode(word)
+        if len(ids) != 1:
+            raise UserError(f"{word!r} is {len(ids)} tokens under this tokenizer; one is needed")
+        return int(ids[0])
+
+    def next_scores(self, prefixes: Sequence[Prefix]) -> np.ndarray:
+        """(n, V) float32: log-probability (nats) of every token after each prefix."""
+        rows = [self._read(p) for p in prefixes]
+        found = np.zeros((len(rows), self.vocab_size), dtype=np.float32)
+        for chosen in self._batches([len(a) + len(b) for a, b in rows]):
+            found[chosen] = self._next([rows[i] for i in chosen]).cpu().numpy()
+        return found
+
+    def choose(self, prefixes: Sequence[Prefix], candidates: Sequence[str] | Sequence[Sequence[str]]) -> np.ndarray:
+        """(n,) int64: for each prefix the index of the candidate word with the highest score next.
+
+        `candidates` is one list of words for all prefixes, or one list per prefix; a tie goes to the first.
+        """
+        scores = self.next_scores(prefixes)
+        if candidates and isinstance(candidates[0], str):
+            return scores[:, [self.id(str(w)) for w in candidates]].argmax(1)
+        return np.array([row[[self.id(w) for w in words]].argmax() for row, words in zip(scores, candidates, strict=True)])
+
+    def token_scores(self, documents: Sequence[Document | Example]) -> list[np.ndarray]:
+        """Per document, float64 log-probabilities (nats) of its tokens in CORPUS order, then of eos.
+
+        NaN where the objective predicts nothing (the source of an encoder-decoder, a first token without bos).
+        """
+        examples = [d if isinstance(d, Example) else self._example(d, i) for i, d in enumerate(documents)]
+        found: list[np.ndarray] = [np.zeros(0)] * len(examples)
+        for chosen in self._batches([len(e) + 2 for e in examples]):
+            group = [examples[i] for i in chosen]
+            batch = self.objective.collate(group)
+            with self._inference():
+                output = self._forward(batch)
+                scores = log_probabilities(output, batch.targets["labels"].to(self.device)).double().cpu().numpy()
+            start = 0
+            for i, example in zip(chosen, group, strict=True):
+                places = self.objective.scored(example)
+                values = np.full(len(example) + 1, np.nan)
+                values[places] = scores[start : start + len(places)]
+                start += len(places)
+                values[:-1] = self._direction.undo(values[:-1])
+                found[i] = values
+        return found
+
+    def generate(self, prefixes: Sequence[Prefix], max_new_tokens: int) -> list[str]:
+        """Greedy continuations as text, up to eos or `max_new_tokens`, in corpus order."""
+        rows = [self._read(p) for p in prefixes]
+        produced: list[list[int]] = [[] for _ in rows]
+        going = list(range(len(rows)))
+        for _ in range(max_new_tokens):
+            if not going:
+                break
+            lengths = [len(rows[i][0]) + len(rows[i][1]) + len(produced[i]) for i in going]
+            for chosen in self._batches(lengths):
+                members = [going[j] for j in chosen]
+                begun = [(rows[i][0], np.concatenate([rows[i][1], produced[i]]).astype(np.int64)) for i in members]
+                for i, token in zip(members, self._next(begun).argmax(-1).tolist(), strict=True):
+                    produced[i].append(token)
+            going = [i for i in going if produced[i][-1] != self.roles["eos"]]
+        return [self.tokenizer.decode(self._direction.undo(np.array(ids, dtype=np.int64))) for ids in produced]
+
+    def hidden(self, prefixes: Sequence[Prefix]) -> list[np.ndarray]:
+        """Per prefix, float32 (layers + 1, L, D): states of every token of the prefix (bos left out)."""
+        rows = [self._read(p) for p in prefixes]
+        found: list[np.ndarray] = [np.zeros(0)] * len(rows)
+        for chosen in self._batches([len(a) + len(b) for a, b in rows]):
+            batch, last = self.objective.read([rows[i] for i in chosen])
+            with self._inference():
+                output = self._forward(batch, layers=[])
+                assert output.layers is not None
+                stacked = torch.stack(output.layers).float().cpu().numpy()
+            for i, end in zip(chosen, last.tolist(), strict=True):
+                n = len(rows[i][0]) + len(rows[i][1])
+                found[i] = stacked[:, end + 1 - n : end + 1]
+        return found
+
+    # -- how -----------------------------------------------------------------------------------------
+
+    def _example(self, document: Document, index: int) -> Example:
+        ids, first = self.tokenizer.encode(document.text)
+        channels = {name: np.asarray(values)[first] for name, values in document.channels.items()}
+        zeros = np.zeros(len(ids), dtype=np.int64)
+        return self._direction.apply(Example(ids, np.arange(len(ids)), zeros, channels, (index,), index))
+
+    def _read(self, prefix: Prefix) -> tuple[np.ndarray, np.ndarray]:
+        given, begun = (prefix, "") if isinstance(prefix, str) else prefix
+        encode = lambda text: self._direction.undo(self.tokenizer.encode(text)[0])
+        return encode(given), encode(begun)
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[np.ndarray]:
+        """Indices in groups of similar length, each within the token budget."""
+        order = np.argsort(np.asarray(lengths), kind="stable")[::-1]
+        start = 0
+        while start < len(order):
+            longest = max(1, lengths[order[start]] + 1)
+            stop = start + max(1, self._batch_tokens // longest)
+            yield order[start:stop]
+            start = stop
+
+    def _next(self, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> Tensor:
+        batch, last = self.objective.read(rows)
+        with self._inference():
+            output = self._forward(batch)
+            hidden = output.hidden.index_select(0, last.to(self.device))
+            return output.unembed(hidden).float().log_softmax(-1)
+
+    def _forward(self, batch: Batch, **options: Any) -> Output:
+        batch = batch.to(self.device)
+        consumes = self.model.consumes
+        return self.model(**{k: v for k, v in batch.inputs.items() if k in consumes}, **options)  # type: ignore[operator]
+
+    @contextlib.contextmanager
+    def _inference(self) -> Iterator[None]:
+        with torch.inference_mode():
+            if self.precision == "fp32":
+                yield
+            else:
+                dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+                with torch.autocast(self.device.type, dtype=dtype):
+                    yield
