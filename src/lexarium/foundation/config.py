@@ -247,19 +247,20 @@ def _validate(cls: type[Config], data: Any, place: Place, source: Source, proble
     if not isinstance(data, Mapping):
         problems.append(_problem(source, place, f"expected a mapping, found {data!r}"))
         return None
-    before = len(problems)
-    values = dict(data)
+    values, failed = dict(data), set()
     for name, info in cls.model_fields.items():
         kind = component_kind(info)
         if kind and values.get(name) is not None:
+            before = len(problems)
             values[name] = _components(kind, values[name], (*place, name), source, problems)
+            if len(problems) > before:
+                failed.add(name)
     try:
         result = cls.model_validate(values)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            inner = (*place, *detail["loc"])
-            if not any(f"{dotted(inner)}:" in p for p in problems[before:]):
-                problems.append(_problem(source, inner, _explain(cls, detail)))
+            if not failed & set(map(str, detail["loc"][:1])):
+                problems.append(_problem(source, (*place, *detail["loc"]), _explain(cls, detail)))
         return None
     except UserError as error:
         problems.append(_problem(source, place, str(error)))

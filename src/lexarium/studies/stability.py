@@ -10,7 +10,7 @@ here, and `summarise` reports how the shares move with `delta`.
 TV grows with the number of evaluations, so compare runs only at one spacing. The bimodality coefficient
 is Sarle's, (skewness^2 + 1) / (excess kurtosis + 3 (n-1)^2 / ((n-2)(n-3))), with bias-corrected moments
 as in SAS (Pfister et al., Frontiers in Psychology 4:700, 2013); a large uniform sample gives 5/9. It is
-small for few values (two equal heaps give 0.34 for n = 6 and pass 5/9 only from n = 10 on): look at the points.
+small for few values: two equal heaps give 0.34 for n = 6 and pass 5/9 only from n = 10 on.
 """
 
 from __future__ import annotations

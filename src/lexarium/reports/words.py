@@ -1,0 +1,199 @@
+"""Numbers and sentences for people.
+
+A result is told in one sentence that claims no more than its statistics allow, and one `verdict`:
+
+* `none`        no estimate yet;
+* `estimate`    an estimate, but no interval and no p;
+* `undecided`   the interval includes no difference, or the corrected p is above 1 - confidence;
+* `supported` / `contradicted`   decided, in or against the direction the contrast expects;
+* `difference`  decided, and the contrast states no expectation.
+
+Below six seeds per arm a verdict rests on the t interval alone, and the sentence says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lexarium.studies.compare import ReportConfig
+
+MINUS = "\u2212"
+DASH = "\u2013"
+
+VERDICTS = {
+    "none": "No result yet",
+    "estimate": "Estimate only",
+    "undecided": "Not decided",
+    "supported": "As the claim predicts",
+    "contradicted": "Against the claim",
+    "difference": "Clear difference",
+}
+
+
+def number(value: float | None, signed: bool = False) -> str:
+    """A number with about three digits that matter; a dash for None."""
+    if value is None:
+        return DASH
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if not math.isfinite(value):
+        return str(value)
+    if size >= 1000:
+        text = f"{size:,.0f}"
+    elif size >= 100:
+        text = f"{size:.1f}"
+    elif size >= 10:
+        text = f"{size:.2f}"
+    elif size >= 0.0005:
+        text = f"{size:.3f}"
+    else:
+        text = f"{size:.1e}"
+    return (MINUS if value < 0 else "+" if signed else "") + text
+
+
+def percent(value: float | None, signed: bool = False) -> str:
+    """A share as percent."""
+    if value is None:
+        return DASH
+    size = abs(value) * 100
+    text = f"{size:.0f}" if size >= 100 or size == round(size) else f"{size:.1f}" if size >= 0.1 else f"{size:.2g}"
+    return (MINUS if value < 0 else "+" if signed and value else "") + text + "%"
+
+
+def p_value(p: float | None) -> str:
+    """`0.013`, `<0.0001`."""
+    if p is None:
+        return DASH
+    return "<0.0001" if p < 0.0001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+
+
+def interval(bounds: Sequence[float] | None, write: Any = number) -> str:
+    """`[0.050, 0.370]`."""
+    return DASH if bounds is None else f"[{write(bounds[0])}, {write(bounds[1])}]"
+
+
+def duration(seconds: float | None) -> str:
+    """`1 h 05 min`, `3 min 20 s`, `12.0 s`."""
+    if seconds is None:
+        return DASH
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def many(count: int, singular: str, plural: str = "") -> str:
+    """`1 seed`, `5 seeds`."""
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
+
+
+class Words:
+    """Names of metrics, axes and levels as the study's report settings want them."""
+
+    def __init__(self, report: ReportConfig, axes: Mapping[str, Sequence[str]]) -> None:
+        self._labels = report.labels
+        self._levels: dict[str, dict[str, str]] = {}
+        for axis, levels in axes.items():
+            named = {level: report.levels.get(axis, {}).get(level, level) for level in levels}
+            used = list(named.values())  # two levels with one name would be drawn as one
+            self._levels[axis] = {k: v if used.count(v) == 1 else f"{v} ({k})" for k, v in named.items()}
+
+    def metric(self, name: str) -> str:
+        """A metric, or an axis, in words."""
+        return self._labels.get(name, name)
+
+    def level(self, axis: str, level: str) -> str:
+        """A level of an axis in words."""
+        return self._levels.get(axis, {}).get(level, level)
+
+    def levels(self, levels: Mapping[str, str], named: bool = True) -> str:
+        """A combination of levels: `family: GRU, layers: 4`."""
+        parts = [f"{self.metric(a)}: {self.level(a, v)}" if named else self.level(a, v) for a, v in levels.items()]
+        return ", ".join(parts)
+
+    def value(self, result: Mapping[str, Any], value: float | None, signed: bool = False) -> str:
+        """An estimate of a contrast, in the form it is stated in."""
+        if result["as"] == "relative":
+            return percent(value, signed)
+        return number(value) if result["as"] == "ratio" else number(value, signed)
+
+    def bounds(self, result: Mapping[str, Any], bounds: Sequence[float] | None) -> str:
+        """An interval of a contrast."""
+        return interval(bounds, lambda v: self.value(result, v))
+
+    def comparison(self, result: Mapping[str, Any]) -> str:
+        """`questions only → with relative clauses`."""
+        axis = result["axis"]
+        return f"{self.level(axis, result['from'])} \u2192 {self.level(axis, result['to'])}"
+
+    def sentence(self, result: Mapping[str, Any]) -> str:
+        """The answer of one contrast, in one sentence."""
+        where = f"With {self.levels(result['where'])}: " if result["where"] else ""
+        metric, at = self.metric(result["metric"]), _at(result)
+        if result["estimate"] is None:
+            why = result["notes"][0] if result["notes"] else "No value in one of the arms."
+            return f"{where}{metric}{at}: no answer yet. {why}"
+        return f"{where}{self._finding(result, metric + at)}{self._support(result)}."
+
+    def _finding(self, result: Mapping[str, Any], metric: str) -> str:
+        axis, estimate, arms = result["axis"], result["estimate"], result["arms"]
+        to = f"{self.level(axis, result['to'])} ({number(arms['to']['mean'])})"
+        other = f"{self.level(axis, result['from'])} ({number(arms['from']['mean'])})"
+        if result["as"] == "ratio":
+            return f"{metric} with {to} is {number(estimate)} times that with {other}"
+        if estimate == 0:
+            return f"{metric} is the same with {to} as with {other}"
+        size = self.value(result, abs(estimate))
+        return f"{metric} is {size} {'higher' if estimate > 0 else 'lower'} with {to} than with {other}"
+
+    def _support(self, result: Mapping[str, Any]) -> str:
+        n = result["n"]
+        seeds = many(n["pairs"], "pair", "pairs") + " of seeds" if n["pairs"] else f"{n['from']} and {n['to']} seeds"
+        text = ""
+        if result["interval"]:
+            text += f", {result['confidence']:.0%} interval {self.bounds(result, result['interval'])}"
+        text += f", from {seeds}"
+        if result["p"] is not None:
+            corrected = result["p_adjusted"] != result["p"]
+            text += f"; permutation p = {p_value(result['p_adjusted'])}{' (corrected)' if corrected else ''}"
+        elif result["interval"]:
+            text += "; too few seeds for a permutation test"
+        if verdict(result) == "undecided":
+            text += "; this does not rule out no difference"
+        return text.replace("p = <", "p < ")
+
+    def expectation(self, result: Mapping[str, Any]) -> str:
+        """What the claim predicts for this contrast, or nothing."""
+        if not result["expect"]:
+            return ""
+        axis = result["axis"]
+        return (
+            f"The claim predicts that {self.metric(result['metric'])} is {result['expect']} with "
+            f"{self.level(axis, result['to'])} than with {self.level(axis, result['from'])}."
+        )
+
+
+def _at(result: Mapping[str, Any]) -> str:
+    """Everything but the final value is named in the sentence itself."""
+    return "" if result["at"] == "final" else f" ({result['at_label']})"
+
+
+def verdict(result: Mapping[str, Any]) -> str:
+    """One of the keys of `VERDICTS`."""
+    if result["estimate"] is None:
+        return "none"
+    if result["interval"] is None and result["p"] is None:
+        return "estimate"
+    null = 1.0 if result["as"] == "ratio" else 0.0
+    bounds = result["interval"]
+    decided = bounds is None or bounds[0] > null or bounds[1] < null
+    if result["p_adjusted"] is not None:
+        decided = decided and result["p_adjusted"] <= 1 - result["confidence"] + 1e-12
+    if not decided:
+        return "undecided"
+    if not result["expect"]:
+        return "difference"
+    return "supported" if (result["estimate"] > null) == (result["expect"] == "higher") else "contradicted"

@@ -1,0 +1,167 @@
+"""What happens at step boundaries: log, evaluate, save, stop. In this order, so that a checkpoint never
+lacks a record or an evaluation of its own step.
+
+None of it changes training: each listener only reads the trainer. The one exception is `Stopper` when the
+run has `stop_when`, which is part of its identity.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from lexarium.foundation.lock import Lock
+from lexarium.studies.run_config import StopConfig
+from lexarium.studies.run_files import METRICS, TIMING, RunFiles
+from lexarium.training import checkpoint
+from lexarium.training.checkpoint import CheckpointConfig
+from lexarium.training.parallel import World
+from lexarium.training.signals import StopFlag
+from lexarium.training.trainer import Trainer, Window
+
+STATUS_SECONDS = 2.0
+
+
+class Recorder:
+    """Appends means to metrics.jsonl, clocks to timing.jsonl, and keeps status.json fresh."""
+
+    def __init__(
+        self, files: RunFiles, lock: Lock, world: World, attempt: int, epoch: Callable[[int], float], say: Callable[[int], None]
+    ) -> None:
+        self.files, self.lock, self.world, self.attempt = files, lock, world, attempt
+        self._epoch, self._say = epoch, say
+        self._time = self._status_time = time.monotonic()
+        self._evaluating = 0.0
+
+    def boundary(self, trainer: Trainer) -> bool:
+        """Log when due; never asks to stop."""
+        step, config, window = trainer.step, trainer.config, trainer.window
+        due = window.steps and (step % config.log_every == 0 or step == config.max_steps)
+        if due:
+            if self.world.main:
+                self._log(trainer)
+            trainer.window = Window()
+        self._say(step)
+        now = time.monotonic()
+        if self.world.main and (due or now - self._status_time > STATUS_SECONDS):
+            if now - self._status_time > STATUS_SECONDS:
+                self.files.set_status(step=step)
+                self._status_time = now
+        return False
+
+    def _log(self, trainer: Trainer) -> None:
+        self.lock.check()
+        step, window, last = trainer.step, trainer.window, trainer.step - 1
+        lr = trainer.program.optimizer.param_groups[0]["base_lr"] * trainer._lr_scale(last, trainer.config.max_steps)
+        means = window.means()
+        self.files.record(
+            METRICS, step=step, epoch=self._epoch(step), tokens=trainer.tokens_seen, lr=lr, skipped=trainer.skipped, **means
+        )
+        now = time.monotonic()
+        seconds = max(now - self._time, 1e-9)
+        self.files.record(
+            TIMING,
+            step=step,
+            attempt=self.attempt,
+            seconds=round(seconds, 4),
+            steps_per_second=round(window.steps / seconds, 3),
+            tokens_per_second=round(window.tokens / seconds, 1),
+        )
+        self._time = now
+
+    def pause(self) -> None:
+        """Leave the time since the last log line out of the next one's rate (an evaluation ran)."""
+        self._evaluating = time.monotonic()
+
+    def go_on(self) -> None:
+        """End of `pause`."""
+        self._time += time.monotonic() - self._evaluating
+
+
+class Evaluator:
+    """Runs the evaluations that are due and writes their results."""
+
+    def __init__(self, due: Callable[[int], list[str]], run: Callable[[str, int], None], world: World, recorder: Recorder) -> None:
+        self._due, self._run, self.world, self._recorder = due, run, world, recorder
+
+    def boundary(self, trainer: Trainer) -> bool:
+        """Evaluate what is due at this step and has no result yet; never asks to stop."""
+        names = self._due(trainer.step)
+        if not names:
+            return False
+        if self.world.main:
+            self._recorder.pause()
+            for name in names:
+                self._run(name, trainer.step)
+            self._recorder.go_on()
+        self.world.barrier()
+        return False
+
+
+class Saver:
+    """Writes checkpoints when due, and when training stops."""
+
+    def __init__(self, files: RunFiles, lock: Lock, world: World, config: CheckpointConfig) -> None:
+        self.files, self.lock, self.world, self.config = files, lock, world, config
+        self._time = time.monotonic()
+
+    def boundary(self, trainer: Trainer) -> bool:
+        """Save when due; never asks to stop."""
+        old = self.config.minutes > 0 and time.monotonic() - self._time > 60 * self.config.minutes
+        if self.world.any(old, trainer.program.device) or self.config.permanent(trainer.step, trainer.config.max_steps):
+            self.save(trainer)
+        return False
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the checkpoint of the current step unless a good one is there."""
+        path = checkpoint.directory(self.files.path, trainer.step)
+        if self.world.main and not path.exists():
+            program = trainer.program
+            checkpoint.write(path, program.step.model, program.optimizer, trainer.state(), self.lock.check)
+            checkpoint.prune(self.files.path, self.config, trainer.config.max_steps)
+        self._time = time.monotonic()
+        self.world.barrier()
+
+
+class Stopper:
+    """Asks to stop when a signal came on any rank, or when `stop_when` says so."""
+
+    def __init__(self, flag: StopFlag, world: World, stop: StopConfig | None, history: Callable[[], list[tuple[int, float]]]) -> None:
+        self.flag, self.world, self.stop, self._history = flag, world, stop, history
+        self.finished_early = False
+        self._seen = -1
+
+    def boundary(self, trainer: Trainer) -> bool:
+        """True to end training at this step."""
+        if self.stop is not None:
+            values = self._history()
+            if values and values[-1][0] != self._seen:
+                self._seen = values[-1][0]
+                self.finished_early = satisfied(self.stop, [v for _, v in values])
+        asked = self.flag.raised
+        return self.world.any(asked or self.finished_early, trainer.program.device)
+
+
+def satisfied(stop: StopConfig, values: list[float]) -> bool:
+    """Whether a series of evaluation results ends training. A pure function of the series."""
+    if not values or math.isnan(values[-1]):
+        return False
+    if (stop.above is not None and values[-1] > stop.above) or (stop.below is not None and values[-1] < stop.below):
+        return True
+    if not stop.patience or len(values) <= stop.patience:
+        return False
+    sign = 1 if stop.better == "lower" else -1
+    best_before = min(sign * v for v in values[: -stop.patience])
+    return all(sign * v >= best_before for v in values[-stop.patience :])
+
+
+def series(files: RunFiles, metric: str) -> list[tuple[int, float]]:
+    """(step, value) of one metric over a run's evaluations, by step."""
+    evaluation, _, name = metric.partition(".")
+    found: list[tuple[int, Any]] = []
+    for this, step, metrics in files.evaluations():
+        if this == evaluation and name in metrics:
+            found.append((step, float(metrics[name])))
+    return sorted(found)

@@ -1,0 +1,250 @@
+"""A run: one resolved configuration and its directory.
+
+    run = Run.create(config, runs_dir)     finds the directory of the same science, or makes it
+    run = Run.open(path)                   the directory alone is enough
+    run.train()                            from the newest good checkpoint, or from the start
+    run.scorer(step), run.model(step)      a trained model
+    run.evaluate(name, step)               the same bytes as in the loop
+
+Training a finished run again does nothing but the evaluations it lacks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lexarium.foundation import registry, rng
+from lexarium.foundation.config import Source, resolved, validate, write_yaml
+from lexarium.foundation.files import read_json, remove_leftovers, write_atomic, write_json
+from lexarium.foundation.lock import Lock
+from lexarium.foundation.provenance import collect, patch, refuse_secrets
+from lexarium.foundation.types import Result, UserError
+
+from lexarium.studies.run_config import SCHEMA, Identity, RunConfig, check, component_configs, evaluation_name
+from lexarium.studies.run_files import CONFIG, DONE, FAILED, PREEMPTED, PROVENANCE, RUNNING, RunFiles
+
+Say = Callable[[str], None]
+STORES = "stores"
+
+
+def stores_dir(runs_dir: Path) -> Path:
+    """Where the token stores of a runs directory lie."""
+    return runs_dir / STORES
+
+
+class Run:
+    """See the module docstring."""
+
+    def __init__(self, path: Path, config: RunConfig) -> None:
+        self.path, self.config, self.files = path, config, RunFiles(path)
+
+    # -- finding and making --------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, config: RunConfig, runs_dir: Path) -> Run:
+        """The run of this science below `runs_dir`; its directory is made when it is new.
+
+        What lies outside the identity (evaluations, plan, logging, checkpoints) is taken from `config`.
+        """
+        check(config)
+        identity = Identity(config)
+        path = runs_dir / identity.name
+        files = RunFiles(path)
+        data = resolved(config)
+        refuse_secrets(data)
+        if files.exists:
+            recorded = files.identity()
+            if recorded != identity.data:
+                raise UserError(f"{path}: holds another run: {'; '.join(differences(recorded, identity.data))}")
+            if files.config() == data:
+                return cls(path, config)
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+            write_json(path / PROVENANCE, {**collect(), "identity": identity.data, "plugins": _copy_plugins(config, path)})
+            if changes := patch():
+                write_atomic(path / "changes.patch", changes)
+        write_atomic(path / CONFIG, write_yaml({"schema": SCHEMA, "run": data}))
+        return cls(path, config)
+
+    @classmethod
+    def open(cls, path: Path | str, trust_plugins: bool = False) -> Run:
+        """The run in a directory. Code of plug-ins is imported only with `trust_plugins`."""
+        path = Path(path)
+        files = RunFiles(path)
+        data = files.config()
+        plugins = read_json(path / PROVENANCE).get("plugins", {}) if (path / PROVENANCE).exists() else {}
+        if plugins and not trust_plugins:
+            names = ", ".join(plugins)
+            raise UserError(
+                f"{path}: uses code of its own ({names}); read plugins/ in the run directory and open it with trust_plugins"
+            )
+        for name, copy in plugins.items():
+            data = _replace_type(data, name, f"{path / copy}:{name.rpartition(':')[2]}")
+        config = validate(RunConfig, Source(data, {(): str(path / CONFIG)}))
+        return cls(path, config)
+
+    @cached_property
+    def runs_dir(self) -> Path:
+        """The directory this run lies in."""
+        return self.path.parent
+
+    # -- parts ---------------------------------------------------------------------------------------
+
+    def parts(self, say: Say = lambda message: None) -> Any:
+        """Store, tokenizer, objective and the other objects the config describes (see `assembly.Parts`)."""
+        from lexarium.studies.assembly import Parts
+
+        return Parts(self.config, stores_dir(self.runs_dir), self.path, say)
+
+    def model(self, step: int | None = None) -> Any:
+        """The model with the weights of a checkpoint (the newest by default), on the CPU."""
+        from lexarium.studies.assembly import load_model
+
+        return load_model(self, step)[0]
+
+    def scorer(self, step: int | None = None) -> Any:
+        """A scorer on the weights of a checkpoint (the newest by default). Needs no token store."""
+        from lexarium.studies.assembly import load_scorer
+
+        return load_scorer(self, step)
+
+    # -- evaluating ----------------------------------------------------------------------------------
+
+    def evaluation(self, name: str) -> Any:
+        """The config of one of the run's evaluations, by name."""
+        for config in self.config.evaluations:
+            if evaluation_name(config) == name:
+                return config
+        known = ", ".join(evaluation_name(e) for e in self.config.evaluations) or "none"
+        raise UserError(f"{self.path}: has no evaluation {name!r} (it has: {known})")
+
+    def evaluate(self, config: Any, step: int | None = None, save: bool = True) -> tuple[int, Result]:
+        """Evaluate a checkpoint; (its step, the result). With `save` the result joins the run's others."""
+        from lexarium.studies.assembly import evaluate, load_scorer, resolve_step
+
+        step = resolve_step(self, step)
+        parts = self.parts()
+        scorer = load_scorer(self, step)
+        result = evaluate(self.config, config, parts.evaluation_data(), scorer, step)
+        if save:
+            with Lock(self.path):
+                self.files.write_evaluation(evaluation_name(config), step, result)
+        return step, result
+
+    # -- training ------------------------------------------------------------------------------------
+
+    def train(
+        self,
+        flag: Any = None,
+        say: Say = lambda message: None,
+        progress: Callable[[int], None] = lambda step: None,
+        retry: bool = False,
+    ) -> str:
+        """Train to the end or until `flag` is raised; returns `done` or `preempted`.
+
+        A finished run only gets the evaluations it lacks. A failed run raises UserError unless `retry`.
+        Any error leaves status `failed`, its trace in logs/, and the last checkpoint valid.
+        """
+        from lexarium.training.parallel import World
+        from lexarium.training.signals import StopFlag
+
+        world = World.from_environment()
+        status = self.files.status()
+        if status["state"] == FAILED and not retry:
+            raise UserError(f"{self.path}: failed before ({status['message']}); mend the cause and add --retry")
+        if status["state"] == DONE and not self._missing_evaluations():
+            return DONE
+        flag = flag or StopFlag()
+        with self._owned(world) as lock, flag:
+            attempt = status["attempts"] + 1
+            if world.main:
+                self.files.set_status(
+                    state=RUNNING, attempts=attempt, max_steps=self.config.train.max_steps, message=""
+                )
+            try:
+                from lexarium.studies.assembly import train
+
+                state = train(self, lock, flag, world, attempt, say, progress)
+            except BaseException as error:
+                self._failed(error, world)
+                raise
+            return state
+
+    @contextlib.contextmanager
+    def _owned(self, world: Any) -> Iterator[Lock]:
+        """Ownership of the directory: rank 0 holds the lock for all."""
+        lock = Lock(self.path)
+        if not world.main:
+            yield lock
+            return
+        with lock:
+            remove_leftovers(self.path)
+            remove_leftovers(self.path / "checkpoints")
+            for folder in (self.path / "evals").glob("*"):
+                remove_leftovers(folder)
+            yield lock
+
+    def _failed(self, error: BaseException, world: Any) -> None:
+        if not world.main:
+            return
+        with contextlib.suppress(Exception):  # the disk may be full; the cause is raised to the caller
+            if isinstance(error, KeyboardInterrupt):
+                self.files.set_status(state=PREEMPTED, message="interrupted")
+                return
+            self.files.set_status(state=FAILED, message=f"{type(error).__name__}: {error}"[:500])
+            logs = self.path / "logs"
+            logs.mkdir(exist_ok=True)
+            number = len(list(logs.glob("failure-*.txt"))) + 1
+            write_atomic(logs / f"failure-{number}.txt", "".join(traceback.format_exception(error)))
+            self.files.event("failed", error=f"{type(error).__name__}: {error}"[:500])
+
+    def _missing_evaluations(self) -> list[str]:
+        last = self.files.status()["step"]
+        names = [evaluation_name(e) for e in self.config.evaluations]
+        return [n for n in names if not self.files.evaluation_file(n, last).exists()]
+
+    def key(self, evaluation: str, step: int) -> int:
+        """The key of an evaluation's random choices."""
+        return rng.key(self.config.seed, "eval", evaluation, step)
+
+
+def differences(a: Any, b: Any, place: str = "") -> list[str]:
+    """Field-by-field differences of two plain structures, in words."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        found = []
+        for key in sorted({*a, *b}, key=str):
+            if key not in a or key not in b:
+                found.append(f"{place}{key}: {a.get(key, '(default)')!r} -> {b.get(key, '(default)')!r}")
+            else:
+                found += differences(a[key], b[key], f"{place}{key}.")
+        return found
+    return [] if a == b else [f"{place.rstrip('.')}: {a!r} -> {b!r}"]
+
+
+def _copy_plugins(config: RunConfig, path: Path) -> dict[str, str]:
+    """Copy the source of every component from outside the package; type -> file in the run directory."""
+    found: dict[str, str] = {}
+    for kind, part in component_configs(config):
+        if not registry.is_plugin(part.type):
+            continue
+        source = registry.source_file(registry.find(kind, part.type))
+        if source is None:
+            raise UserError(f"{kind} {part.type!r}: its source file cannot be found, so the run could not be reproduced")
+        target = f"plugins/{source.name}"
+        write_atomic(path / target, source.read_bytes())
+        found[part.type] = target
+    return found
+
+
+def _replace_type(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, dict):
+        return {k: new if k == "type" and v == old else _replace_type(v, old, new) for k, v in value.items()}
+    return [_replace_type(v, old, new) for v in value] if isinstance(value, list) else value
+
+
+

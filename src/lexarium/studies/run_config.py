@@ -1,0 +1,225 @@
+"""The resolved configuration of one run: the factors that make a point, and what is said about its execution.
+
+    corpus x tokenizer x view x packing x direction x objective x model x optimizer x schedule x start x seed
+
+`RunConfig` is the schema of `config.yaml`. `check` refuses factors that do not fit together before
+anything is built. `Identity` names the run: two configs with the same science have the same hash.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from lexarium.foundation import registry, rng
+from lexarium.foundation.config import ComponentConfig, Config, component, identity, outside_identity
+from lexarium.foundation.files import sha256_json
+from lexarium.foundation.types import Incompatible
+from lexarium.tokens.prepare import corpus_identity, tokenizer_identity
+from lexarium.tokens.store import ViewConfig
+from lexarium.training.checkpoint import CheckpointConfig
+from lexarium.training.trainer import TrainConfig
+
+SCHEMA = 1
+
+
+class SeedsConfig(Config):
+    """Factor seeds; empty = derived from the run's seed. Pin one to hold a factor fixed over seeds."""
+
+    init: int | None = None
+    order: int | None = None
+    dropout: int | None = None
+
+
+class PlanConfig(Config):
+    """How a run is executed. Changes rounding only, never the science."""
+
+    device: str = outside_identity("auto")
+    """auto, cpu, cuda, cuda:N or mps."""
+    program: Literal["eager"] = outside_identity("eager")
+    threads: int = outside_identity(1, gt=0)
+    """CPU threads of the process."""
+    workers: int = outside_identity(0, ge=0)
+    """Threads that prepare batches ahead of time."""
+
+
+class StopConfig(Config):
+    """End training early when an evaluation on `val` says so. Part of the identity."""
+
+    metric: str
+    """`<evaluation>.<metric>`, for example `loss.val`."""
+    above: float | None = None
+    below: float | None = None
+    patience: int = Field(0, ge=0)
+    """End after so many evaluations in a row without improvement (0 = off); the direction is `better`."""
+    better: Literal["lower", "higher"] = "lower"
+
+    @model_validator(mode="after")
+    def _some_rule(self) -> StopConfig:
+        if self.above is None and self.below is None and not self.patience:
+            raise ValueError("say when: above, below or patience")
+        return self
+
+
+def _default(kind: str, name: str) -> Any:
+    return lambda: registry.find(kind, name).Config()  # type: ignore[attr-defined]
+
+
+class RunConfig(Config):
+    """One point. Every default is written out in the run's `config.yaml`."""
+
+    corpus: component("corpus")  # type: ignore[valid-type]
+    tokenizer: component("tokenizer") = Field(default_factory=_default("tokenizer", "word"))  # type: ignore[valid-type]
+    view: ViewConfig = ViewConfig()
+    packing: component("packing") = Field(default_factory=_default("packing", "documents"))  # type: ignore[valid-type]
+    direction: component("direction") = Field(default_factory=_default("direction", "forward"))  # type: ignore[valid-type]
+    objective: component("objective") = Field(default_factory=_default("objective", "causal"))  # type: ignore[valid-type]
+    model: component("model")  # type: ignore[valid-type]
+    optimizer: component("optimizer") = Field(default_factory=_default("optimizer", "adamw"))  # type: ignore[valid-type]
+    schedule: component("schedule") = Field(default_factory=_default("schedule", "constant"))  # type: ignore[valid-type]
+    start: component("start") = Field(default_factory=_default("start", "scratch"))  # type: ignore[valid-type]
+    train: TrainConfig = TrainConfig()
+    stop_when: StopConfig | None = None
+    checkpoint: CheckpointConfig = outside_identity(CheckpointConfig())
+    plan: PlanConfig = outside_identity(PlanConfig())
+    evaluations: tuple[component("evaluation"), ...] = outside_identity(())  # type: ignore[valid-type]
+    seed: int = Field(1, ge=0)
+    seeds: SeedsConfig = SeedsConfig()
+
+    def factor_seed(self, name: str) -> int:
+        """The seed of `init`, `order` or `dropout`."""
+        pinned = getattr(self.seeds, name)
+        return rng.key(self.seed, "factor", name) if pinned is None else rng.key(pinned, "factor", name)
+
+
+def evaluation_name(config: Any) -> str:
+    """Folder of an evaluation's results and first part of its metrics' names."""
+    return config.name or config.type.rpartition(":")[2]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run is, and the name that follows from it."""
+
+    config: RunConfig
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """Canonical data of everything that changes the science."""
+        c = self.config
+        found = identity(c)
+        found["corpus"] = corpus_identity(c.corpus)
+        found["tokenizer"] = tokenizer_identity(c.tokenizer)
+        start: Any = registry.find("start", c.start.type)
+        found["start"]["weights"] = start(c.start).fingerprint()
+        if c.stop_when:
+            found["evaluations"] = [
+                {"version": registry.find("evaluation", e.type).version, **identity(e)}  # type: ignore[attr-defined]
+                for e in c.evaluations
+                if evaluation_name(e) == c.stop_when.metric.split(".")[0]
+            ]
+        return {"schema": SCHEMA, **found}
+
+    @cached_property
+    def hash(self) -> str:
+        """Ten hexadecimal digits."""
+        return sha256_json(self.data)[:10]
+
+    @property
+    def name(self) -> str:
+        """`<corpus>-<model>-<direction>-s<seed>-<hash>`: the run's directory."""
+        c = self.config
+        short = lambda component: component.type.rpartition(":")[2].replace("_", "-").lower()
+        return f"{short(c.corpus)}-{short(c.model)}-{short(c.direction)}-s{c.seed}-{self.hash}"
+
+
+# --- compatibility ----------------------------------------------------------------------------------
+
+
+def check(config: RunConfig) -> None:
+    """Raise Incompatible naming the first pair of factors that do not fit, and the legal partners."""
+    objective: Any = registry.find("objective", config.objective.type)
+    model: Any = registry.find("model", config.model.type)
+    missing = model.needs - objective.produces
+    if missing:
+        partners = [
+            n for n in registry.names("model") if registry.find("model", n).needs <= objective.produces
+        ]  # type: ignore[attr-defined]
+        raise Incompatible(
+            f"model {config.model.type!r} needs the input {sorted(missing)[0]!r}, which objective"
+            f" {config.objective.type!r} does not produce; models for this objective: {', '.join(partners) or 'none'}"
+        )
+    unread = objective.produces & {"source"} - model.consumes
+    if unread:
+        partners = [n for n in registry.names("model") if "source" in registry.find("model", n).consumes]  # type: ignore[attr-defined]
+        raise Incompatible(
+            f"objective {config.objective.type!r} gives a source to read, which model {config.model.type!r} ignores;"
+            f" models for this objective: {', '.join(partners)}"
+        )
+    _check_length(config)
+    _check_evaluations(config, objective)
+
+
+def _check_length(config: RunConfig) -> None:
+    packing: Any = registry.find("packing", config.packing.type)(config.packing)
+    longest = packing.longest + 1
+    positions = getattr(config.model, "positions", None)
+    limit = getattr(config.model, "max_positions", None)
+    if limit is not None and positions in ("learned", "sinusoidal") and longest > limit:
+        raise Incompatible(
+            f"packing {config.packing.type!r} makes rows of up to {longest} tokens (frame included) but"
+            f" model.max_positions is {limit}; raise it or shorten the packing"
+        )
+
+
+def _check_evaluations(config: RunConfig, objective: Any) -> None:
+    names = [evaluation_name(e) for e in config.evaluations]
+    twice = {n for n in names if names.count(n) > 1}
+    if twice:
+        raise Incompatible(f"two evaluations are named {sorted(twice)[0]!r}; give one of them a `name`")
+    for evaluation in config.evaluations:
+        cls: Any = registry.find("evaluation", evaluation.type)
+        unanswered = cls.asks - objective.answers - {"hidden"}
+        if unanswered:
+            raise Incompatible(
+                f"evaluation {evaluation.type!r} asks for {sorted(unanswered)[0]!r}, which objective"
+                f" {config.objective.type!r} cannot answer (it answers: {', '.join(sorted(objective.answers))})"
+            )
+        directions = getattr(cls, "directions", None)
+        if directions and config.direction.type not in directions:
+            raise Incompatible(
+                f"evaluation {evaluation.type!r} needs direction {' or '.join(directions)}, found {config.direction.type!r}"
+            )
+    if config.stop_when:
+        _check_stop(config.stop_when, names)
+
+
+def _check_stop(stop: StopConfig, names: list[str]) -> None:
+    evaluation, _, metric = stop.metric.partition(".")
+    if evaluation not in names:
+        raise Incompatible(
+            f"stop_when.metric: no evaluation is named {evaluation!r} (evaluations: {', '.join(names) or 'none'})"
+        )
+    if metric.split(".")[0] != "val":
+        raise Incompatible(
+            f"stop_when.metric: {stop.metric!r} does not look at `val`; choosing by any other split would spoil it as a test"
+        )
+
+
+def component_configs(config: RunConfig) -> list[tuple[str, ComponentConfig]]:
+    """(kind, config) of every component of a run."""
+    kinds = (
+        "corpus",
+        "tokenizer",
+        "packing",
+        "direction",
+        "objective",
+        "model",
+        "optimizer",
+        "schedule",
+        "start",
+    )
+    return [(k, getattr(config, k)) for k in kinds] + [("evaluation", e) for e in config.evaluations]

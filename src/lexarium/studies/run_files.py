@@ -1,0 +1,138 @@
+"""A run's directory: names of its files, and how records of an abandoned future are set aside.
+
+    config.yaml plan.json provenance.json status.json tokenizer.json
+    metrics.jsonl                deterministic values only
+    timing.jsonl                 clocks
+    events.jsonl                 starts, stops, changed plans, skipped checkpoints, discarded rows
+    evals/<name>/step-00012000.json (+ .parquet)      checkpoints/step-00012000/
+    discarded-<attempt>/         metrics rows and evaluations later than the checkpoint a run resumed from
+
+This file imports neither torch nor scipy: `study status`, `show` and `report` read runs through it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lexarium.foundation.files import append_line, dumps_line, read_json, read_lines, write_atomic, write_json
+from lexarium.foundation.lock import held
+from lexarium.foundation.types import Result, UserError
+
+CONFIG, PLAN, PROVENANCE, STATUS = "config.yaml", "plan.json", "provenance.json", "status.json"
+METRICS, TIMING, EVENTS = "metrics.jsonl", "timing.jsonl", "events.jsonl"
+RUNNING, PREEMPTED, FAILED, DONE, WAITING = "running", "preempted", "failed", "done", "waiting"
+
+
+class RunFiles:
+    """Reading and writing the records of one run directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def exists(self) -> bool:
+        """Whether the run has been created."""
+        return (self.path / CONFIG).exists()
+
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration."""
+        if not self.exists:
+            raise UserError(f"{self.path}: not a run directory (no {CONFIG})")
+        loaded = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
+        return dict(loaded["run"])
+
+    def identity(self) -> dict[str, Any]:
+        """What the run is (see `run_config.Identity`), as recorded when it was created."""
+        return dict(read_json(self.path / PROVENANCE).get("identity", {}))
+
+    def status(self) -> dict[str, Any]:
+        """`state step max_steps heartbeat attempts message`; a `running` run without a living owner is `preempted`."""
+        path = self.path / STATUS
+        if not path.exists():
+            return {"state": WAITING, "step": 0, "max_steps": None, "heartbeat": 0, "attempts": 0, "message": ""}
+        status = read_json(path)
+        if status["state"] == RUNNING and not held(self.path):
+            status |= {"state": PREEMPTED, "message": "the process that trained it is gone"}
+        return status
+
+    def set_status(self, **changes: Any) -> None:
+        """Update status.json; the heartbeat counter moves with every write."""
+        path = self.path / STATUS
+        empty = {"state": WAITING, "step": 0, "max_steps": None, "heartbeat": 0, "attempts": 0, "message": ""}
+        status = read_json(path) if path.exists() else empty
+        write_json(path, {**status, **changes, "heartbeat": status["heartbeat"] + 1})
+
+    def event(self, name: str, **details: Any) -> None:
+        """One line of events.jsonl."""
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        append_line(self.path / EVENTS, dumps_line({"time": when, "event": name, **details}))
+
+    def record(self, file: str, **values: Any) -> None:
+        """One line of metrics.jsonl or timing.jsonl."""
+        append_line(self.path / file, dumps_line(values))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Records of metrics.jsonl."""
+        return read_lines(self.path / METRICS)
+
+    # -- evaluations ---------------------------------------------------------------------------------
+
+    def evaluation_file(self, name: str, step: int) -> Path:
+        """Where the result of an evaluation at a step lies."""
+        return self.path / "evals" / name / f"step-{step:08d}.json"
+
+    def write_evaluation(self, name: str, step: int, result: Result, items: bool = True) -> Path:
+        """Write numbers (and the per-item table beside them, first); returns the JSON file."""
+        path = self.evaluation_file(name, step)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if items and result.items:
+            write_parquet(path.with_suffix(".parquet"), result.items)
+        write_json(path, {"evaluation": name, "step": step, "metrics": result.metrics})
+        return path
+
+    def evaluations(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
+        """(evaluation, step, metrics) of every result, in order."""
+        for path in sorted((self.path / "evals").glob("*/step-*.json")):
+            data = read_json(path)
+            yield data["evaluation"], data["step"], data["metrics"]
+
+    # -- resuming ------------------------------------------------------------------------------------
+
+    def discard_after(self, step: int, attempt: int) -> dict[str, int]:
+        """Set aside everything recorded for steps later than `step`; returns how much of what."""
+        aside = self.path / f"discarded-{attempt}"
+        count = {}
+        for file in (METRICS, TIMING):
+            records = read_lines(self.path / file)
+            later = [r for r in records if r["step"] > step]
+            unfinished = (self.path / file).exists() and not (self.path / file).read_bytes().endswith(b"\n")
+            if later or unfinished:
+                aside.mkdir(exist_ok=True)
+                write_atomic(aside / file, "".join(dumps_line(r) + "\n" for r in later))
+                kept = "".join(dumps_line(r) + "\n" for r in records if r["step"] <= step)
+                write_atomic(self.path / file, kept)
+                count[file] = len(later)
+        for path in sorted((self.path / "evals").glob("*/step-*.*")):
+            if int(path.stem[5:]) > step:
+                target = aside / "evals" / path.parent.name
+                target.mkdir(parents=True, exist_ok=True)
+                path.replace(target / path.name)
+                count["evals"] = count.get("evals", 0) + 1
+        return count
+
+
+def write_parquet(path: Path, columns: dict[str, list[Any]]) -> None:
+    """A table as Parquet, atomically; the bytes are a function of the values."""
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink, compression="zstd")
+    write_atomic(path, sink.getvalue())
