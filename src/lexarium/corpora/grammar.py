@@ -44,22 +44,27 @@ SHAPES = ("bare", "pp", "rc_sbj_i", "rc_sbj_t", "rc_obj_s", "rc_obj_p")
 INTRANSITIVE = "intrans"
 """Verb phrase without object; the other values of `vp` are the shape of the object."""
 
-DETERMINERS = ("the", "some", "my", "your", "our", "her")
-NOUNS_SINGULAR = (
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+DETERMINERS = _words("the some my your our her")
+NOUNS_SINGULAR = _words(
     "newt orangutan peacock quail raven salamander tyrannosaurus unicorn vulture walrus xylophone yak zebra"
-).split()
-NOUNS_PLURAL = (
+)
+NOUNS_PLURAL = _words(
     "newts orangutans peacocks quails ravens salamanders tyrannosauruses unicorns vultures walruses"
     " xylophones yaks zebras"
-).split()
-PREPOSITIONS = ("around", "near", "with", "upon", "by", "behind", "above", "below")
-RELATIVES = ("who", "that")
-VERBS_INTRANSITIVE = "giggle smile sleep swim wait move change read eat".split()
-VERBS_TRANSITIVE = "entertain amuse high_five applaud confuse admire accept remember comfort".split()
-PAST_INTRANSITIVE = "giggled smiled slept swam waited moved changed read ate".split()
-PAST_TRANSITIVE = (
+)
+PREPOSITIONS = _words("around near with upon by behind above below")
+RELATIVES = _words("who that")
+VERBS_INTRANSITIVE = _words("giggle smile sleep swim wait move change read eat")
+VERBS_TRANSITIVE = _words("entertain amuse high_five applaud confuse admire accept remember comfort")
+PAST_INTRANSITIVE = _words("giggled smiled slept swam waited moved changed read ate")
+PAST_TRANSITIVE = _words(
     "entertained amused high_fived applauded confused admired accepted remembered comforted"
-).split()
+)
 AUXILIARIES = {SINGULAR: ("does", "doesn't"), PLURAL: ("do", "don't")}
 """Auxiliaries by number; the two lists are parallel: affirmative, negated."""
 

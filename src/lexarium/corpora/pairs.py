@@ -49,6 +49,8 @@ from lexarium.foundation.types import Document, FieldValue, UserError
 SPLITS = ("train", "val", "test", "ood")
 HIERARCHICAL, LINEAR = "hierarchical", "linear"
 MARKERS = ("decl", "quest", "PAST", "PRESENT")
+LARGEST = 10_000_000
+"""Pairs per split; documents are held in memory, about 300 bytes each."""
 Words = Sequence[str]
 Targets = Literal["hierarchical", "linear", "any"]
 
@@ -96,10 +98,10 @@ class Pair:
 class Sizes(Config):
     """Number of pairs in each split; 0 leaves a split out."""
 
-    train: int = Field(100_000, ge=0)
-    val: int = Field(1_000, ge=0)
-    test: int = Field(10_000, ge=0)
-    ood: int = Field(10_000, ge=0)
+    train: int = Field(100_000, ge=0, le=LARGEST)
+    val: int = Field(1_000, ge=0, le=LARGEST)
+    test: int = Field(10_000, ge=0, le=LARGEST)
+    ood: int = Field(10_000, ge=0, le=LARGEST)
 
 
 class Files(Config):
@@ -128,7 +130,7 @@ class PairConfig(ComponentConfig):
     rule: Literal["ambiguous", "hierarchical", "linear"] = "ambiguous"
     """`ambiguous`: train, val and test hold only pairs on which both rules agree. Otherwise all pairs
     occur and outputs follow this rule, in every split."""
-    disambiguating: int = Field(0, ge=0)
+    disambiguating: int = Field(0, ge=0, le=LARGEST)
     """So many pairs on which the rules differ, with the hierarchical output, are added to train."""
     templates: int | None = Field(None, ge=1)
     """Number of distinct templates (counted with their marker) in train, val and test."""
@@ -355,8 +357,8 @@ def read_released(path: Path | str, task: Task, targets: Targets = "hierarchical
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from None
+        number = data[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}:{number}: not UTF-8; save the file as UTF-8") from None
     if not text:
         raise UserError(f"{path}: empty; expected one pair per line")
     builder, documents = _Builder(task), []

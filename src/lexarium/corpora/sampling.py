@@ -115,7 +115,7 @@ class Sampler:
 
     def __init__(self, grammar: Grammar) -> None:
         self.grammar = grammar
-        self._used = np.empty(0, dtype=np.int64)
+        self._used = [np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)]  # sorted: many, few
 
     def split(self, groups: Sequence[Group], bits: Bits) -> Drawn:
         """All groups of a split; several groups are shuffled together."""
@@ -143,7 +143,7 @@ class Sampler:
             fresh = self._fresh(templates, codes, group.accept)[:missing]
             parts.append(Drawn(templates[fresh], codes[fresh], columns[fresh]))
             keys = grammar.offsets[templates[fresh]] + codes[fresh]
-            self._used = np.sort(np.concatenate([self._used, keys]), kind="stable")
+            self._remember(keys)
             missing -= len(fresh)
         if not parts:
             empty = np.empty(0, dtype=np.int64)
@@ -160,11 +160,20 @@ class Sampler:
             keep &= accept(templates, codes)
         return np.flatnonzero(keep)
 
+    def _remember(self, keys: np.ndarray) -> None:
+        many, few = self._used
+        few = np.sort(np.concatenate([few, keys]))
+        if len(few) * 8 > len(many):  # so that the long array is sorted rarely
+            many, few = np.sort(np.concatenate([many, few])), few[:0]
+        self._used = [many, few]
+
     def _is_used(self, keys: np.ndarray) -> np.ndarray:
-        if not len(self._used):
-            return np.zeros(len(keys), dtype=bool)
-        place = np.searchsorted(self._used, keys)
-        return self._used[np.minimum(place, len(self._used) - 1)] == keys
+        found = np.zeros(len(keys), dtype=bool)
+        for used in self._used:
+            if len(used):
+                place = np.searchsorted(used, keys)
+                found |= used[np.minimum(place, len(used) - 1)] == keys
+        return found
 
     def _check_capacity(self, group: Group) -> None:
         if not group.count:
@@ -173,9 +182,10 @@ class Sampler:
         if not allowed.any():
             raise UserError(f"{group.what}: no template of the grammar is left to draw from")
         total = int((self.grammar.sizes[allowed] * group.share).sum())
-        templates = np.searchsorted(self.grammar.offsets, self._used, side="right") - 1
+        used = np.concatenate(self._used)
+        templates = np.searchsorted(self.grammar.offsets, used, side="right") - 1
         here = allowed[templates]
-        codes = self._used[here] - self.grammar.offsets[templates[here]]
+        codes = used[here] - self.grammar.offsets[templates[here]]
         taken = group.accept(templates[here], codes).sum() if group.accept else here.sum()
         if group.count > total - taken:
             raise UserError(

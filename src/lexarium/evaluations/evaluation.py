@@ -61,7 +61,9 @@ class EvaluationData:
             view = self.view(split)
             columns = {name: values[view.documents].tolist() for name, values in view.split.fields.items()}
             self._documents[split] = [
-                Document(self.tokenizer.decode(view.tokens(i)), {n: values[i] for n, values in columns.items()})
+                Document(
+                    self.tokenizer.decode(view.tokens(i)), {n: values[i] for n, values in columns.items()}
+                )
                 for i in range(len(view))
             ]
         return self._documents[split]

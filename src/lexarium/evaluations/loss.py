@@ -47,7 +47,9 @@ class Loss:
             missing += [f for f in config.by_field if f not in view.split.fields]
             if missing:
                 known = ", ".join([*view.split.channel_names, *view.split.fields]) or "none"
-                raise UserError(f"evaluation loss: split {split!r} has no channel or field {missing[0]!r} (it has: {known})")
+                raise UserError(
+                    f"evaluation loss: split {split!r} has no channel or field {missing[0]!r} (it has: {known})"
+                )
 
     def run(self, scorer: Any, key: int) -> Result:
         """Metrics per split and slice; one item per document."""
@@ -57,11 +59,15 @@ class Loss:
             self._split(split, scorer, metrics, items)
         return Result(metrics, items)
 
-    def _split(self, split: str, scorer: Any, metrics: dict[str, float | int], items: dict[str, list[Any]]) -> None:
+    def _split(
+        self, split: str, scorer: Any, metrics: dict[str, float | int], items: dict[str, list[Any]]
+    ) -> None:
         view = self.data.view(split)
         n = min(len(view), self.config.limit or len(view))
         if split not in self._prepared:
-            examples = [e for _, e in zip(range(n), in_order(view, scorer._direction, scorer.objective), strict=False)]
+            examples = [
+                e for _, e in zip(range(n), in_order(view, scorer._direction, scorer.objective), strict=False)
+            ]
             self._prepared[split] = examples
         scores = scorer.token_scores(self._prepared[split])
         losses = [-s for s in scores]

@@ -62,7 +62,9 @@ class Scorer:
             found[chosen] = self._next([rows[i] for i in chosen]).cpu().numpy()
         return found
 
-    def choose(self, prefixes: Sequence[Prefix], candidates: Sequence[str] | Sequence[Sequence[str]]) -> np.ndarray:
+    def choose(
+        self, prefixes: Sequence[Prefix], candidates: Sequence[str] | Sequence[Sequence[str]]
+    ) -> np.ndarray:
         """(n,) int64: for each prefix the index of the candidate word with the highest score next.
 
         `candidates` is one list of words for all prefixes, or one list per prefix; a tie goes to the first.
@@ -70,7 +72,9 @@ class Scorer:
         scores = self.next_scores(prefixes)
         if candidates and isinstance(candidates[0], str):
             return scores[:, [self.id(str(w)) for w in candidates]].argmax(1)
-        return np.array([row[[self.id(w) for w in words]].argmax() for row, words in zip(scores, candidates, strict=True)])
+        return np.array(
+            [row[[self.id(w) for w in words]].argmax() for row, words in zip(scores, candidates, strict=True)]
+        )
 
     def token_scores(self, documents: Sequence[Document | Example]) -> list[np.ndarray]:
         """Per document, float64 log-probabilities (nats) of its tokens in CORPUS order, then of eos.
@@ -84,7 +88,9 @@ class Scorer:
             batch = self.objective.collate(group)
             with self._inference():
                 output = self._forward(batch)
-                scores = log_probabilities(output, batch.targets["labels"].to(self.device)).double().cpu().numpy()
+                scores = (
+                    log_probabilities(output, batch.targets["labels"].to(self.device)).double().cpu().numpy()
+                )
             start = 0
             for i, example in zip(chosen, group, strict=True):
                 places = self.objective.scored(example)
@@ -106,11 +112,15 @@ class Scorer:
             lengths = [len(rows[i][0]) + len(rows[i][1]) + len(produced[i]) for i in going]
             for chosen in self._batches(lengths):
                 members = [going[j] for j in chosen]
-                begun = [(rows[i][0], np.concatenate([rows[i][1], produced[i]]).astype(np.int64)) for i in members]
+                begun = [
+                    (rows[i][0], np.concatenate([rows[i][1], produced[i]]).astype(np.int64)) for i in members
+                ]
                 for i, token in zip(members, self._next(begun).argmax(-1).tolist(), strict=True):
                     produced[i].append(token)
             going = [i for i in going if produced[i][-1] != self.roles["eos"]]
-        return [self.tokenizer.decode(self._direction.undo(np.array(ids, dtype=np.int64))) for ids in produced]
+        return [
+            self.tokenizer.decode(self._direction.undo(np.array(ids, dtype=np.int64))) for ids in produced
+        ]
 
     def hidden(self, prefixes: Sequence[Prefix]) -> list[np.ndarray]:
         """Per prefix, float32 (layers + 1, L, D): states of every token of the prefix (bos left out)."""

@@ -163,7 +163,9 @@ def sha256_file(path: Path) -> str:
 
 def sha256_json(data: Any) -> str:
     """Hex digest of canonical JSON."""
-    return hashlib.sha256(json.dumps(_plain(data), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(_plain(data), sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 class Directory:

@@ -53,7 +53,9 @@ class Lock:
             elif holder is not None:
                 message = f"{self.directory}: in use by process {holder.get('pid')} on {holder.get('host')}"
                 if self._wait is None or not self._wait(message):
-                    raise Held(f"{message}; wait for it to finish or stop it, then run the same command again")
+                    raise Held(
+                        f"{message}; wait for it to finish or stop it, then run the same command again"
+                    )
                 time.sleep(1.0)
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lexarium-heartbeat")
         self._thread.start()

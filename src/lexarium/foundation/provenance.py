@@ -17,8 +17,25 @@ from typing import Any
 
 from lexarium.foundation.types import UserError
 
-ENVIRONMENT = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "SLURM_JOB_ID", "SLURM_RESTART_COUNT", "WORLD_SIZE")
-PACKAGES = ("lexarium", "torch", "numpy", "pydantic", "safetensors", "tokenizers", "scipy", "pyarrow", "transformers")
+ENVIRONMENT = (
+    "OMP_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "SLURM_JOB_ID",
+    "SLURM_RESTART_COUNT",
+    "WORLD_SIZE",
+)
+PACKAGES = (
+    "lexarium",
+    "torch",
+    "numpy",
+    "pydantic",
+    "safetensors",
+    "tokenizers",
+    "scipy",
+    "pyarrow",
+    "transformers",
+)
 SECRET_WORDS = ("api_key", "apikey", "password", "passwd", "secret", "access_token", "auth_token")
 MAX_PATCH = 1 << 20
 
@@ -49,7 +66,11 @@ def _version(name: str) -> str | None:
 
 def hardware() -> dict[str, Any]:
     """Machine, processor, cores, memory, and accelerators when torch is loaded."""
-    found: dict[str, Any] = {"platform": platform.platform(), "processor": _processor(), "cores": os.cpu_count()}
+    found: dict[str, Any] = {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+    }
     with_memory = Path("/proc/meminfo")
     if with_memory.exists():
         found["memory_gib"] = round(int(with_memory.read_text().split()[1]) / 2**20, 1)
@@ -74,7 +95,11 @@ def git_state(folder: Path) -> tuple[dict[str, Any] | None, str]:
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20, errors="replace"
+                ["git", "-C", str(folder), *arguments],
+                capture_output=True,
+                text=True,
+                timeout=20,
+                errors="replace",
             )
         except (OSError, subprocess.TimeoutExpired):
             return None
@@ -98,7 +123,9 @@ def refuse_secrets(data: Any, place: str = "") -> None:
     if isinstance(data, dict):
         for key, value in data.items():
             if any(word in str(key).lower() for word in SECRET_WORDS):
-                raise UserError(f"{place}{key}: looks like a secret; configurations are saved with results, so keep it out")
+                raise UserError(
+                    f"{place}{key}: looks like a secret; configurations are saved with results, so keep it out"
+                )
             refuse_secrets(value, f"{place}{key}.")
     elif isinstance(data, list):
         for i, value in enumerate(data):

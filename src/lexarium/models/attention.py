@@ -43,7 +43,13 @@ class Rule:
 
 
 def explicit_attention(
-    q: Tensor, k: Tensor, v: Tensor, rule: Rule, dropout: Dropout, query_key: Tensor | None, key_key: Tensor | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rule: Rule,
+    dropout: Dropout,
+    query_key: Tensor | None,
+    key_key: Tensor | None,
 ) -> Tensor:
     """softmax(q k^T / sqrt(d)) v on (B, H, T, d) with keyed dropout on the weights (Vaswani et al. 2017, eq. 1)."""
     scores = torch.matmul(q * (1.0 / math.sqrt(q.shape[-1])), k.transpose(-2, -1))
@@ -67,7 +73,9 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
 class Attention(nn.Module):
     """Self-attention, or cross-attention when `memory` is given."""
 
-    def __init__(self, d_model: int, n_heads: int, bias: bool, out_bias: bool, dropout: float, rotary: bool) -> None:
+    def __init__(
+        self, d_model: int, n_heads: int, bias: bool, out_bias: bool, dropout: float, rotary: bool
+    ) -> None:
         super().__init__()
         self.n_heads, self.d_head, self.rotary = n_heads, d_model // n_heads, rotary
         self.q = nn.Linear(d_model, d_model, bias=bias)
@@ -92,7 +100,9 @@ class Attention(nn.Module):
         memory_key: Tensor | None = None,
     ) -> Tensor:
         """(N, D) -> (N, D). position and key are the padded (B, T) ones; memory (M, D) with its layout."""
-        source, source_layout = (x, layout) if memory is None or memory_layout is None else (memory, memory_layout)
+        source, source_layout = (
+            (x, layout) if memory is None or memory_layout is None else (memory, memory_layout)
+        )
         q = self._heads(self.q(x), layout)
         k, v = self._heads(self.k(source), source_layout), self._heads(self.v(source), source_layout)
         if self.rotary:

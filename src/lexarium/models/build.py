@@ -16,14 +16,18 @@ from lexarium.foundation.config import ComponentConfig
 from lexarium.models.dropout import assign_sites
 
 
-def build_model(config: ComponentConfig, vocab_size: int, seed: int | None = None, device: Any = "cpu") -> nn.Module:
+def build_model(
+    config: ComponentConfig, vocab_size: int, seed: int | None = None, device: Any = "cpu"
+) -> nn.Module:
     """A model on `device`; with `seed` its parameters are filled, without it they are left unset."""
     cls: Any = registry.find("model", config.type)
     if seed is None:
         with torch.device("meta"):
             model = cls(config, vocab_size)
         if str(device) != "meta":
-            raise ValueError("a model without a seed exists on the meta device only (to count its parameters)")
+            raise ValueError(
+                "a model without a seed exists on the meta device only (to count its parameters)"
+            )
         return model
     with torch.random.fork_rng(devices=[]):  # library layers draw their own defaults, which are overwritten
         model = cls(config, vocab_size)

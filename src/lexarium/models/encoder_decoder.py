@@ -82,7 +82,11 @@ class EncoderDecoder(nn.Module):
             source_segment = torch.where(source_mask, 0, -1)
         place = counted(source) if source_position is None else source_position
         memory = self.encoder(
-            embed(source_layout.flatten(source)), source_layout, Rule(False, source_segment, source_segment), place, source_key
+            embed(source_layout.flatten(source)),
+            source_layout,
+            Rule(False, source_segment, source_segment),
+            place,
+            source_key,
         )
         cross = Rule(False, torch.zeros_like(tokens) if segment is None else segment, source_segment)
         place = counted(tokens) if position is None else position

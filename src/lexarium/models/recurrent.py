@@ -58,7 +58,9 @@ class Recurrent(nn.Module):
         options = {"nonlinearity": config.cell} if config.cell in ("tanh", "relu") else {}
         self.embedding = nn.Parameter(torch.empty(vocab_size, width))
         self.layers = nn.ModuleList(
-            _CELLS[config.cell](width if i == 0 else config.d_model, config.d_model, batch_first=True, **options)
+            _CELLS[config.cell](
+                width if i == 0 else config.d_model, config.d_model, batch_first=True, **options
+            )
             for i in range(config.n_layers)
         )
         self.dropouts = nn.ModuleList(Dropout(config.dropout) for _ in range(config.n_layers + 1))

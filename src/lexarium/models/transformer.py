@@ -198,7 +198,9 @@ class Stack(nn.Module):
         return x if self.final_norm is None else self.final_norm(x)
 
 
-def initialise_parameter(name: str, parameter: Tensor, generator: torch.Generator, config: StackConfig, depth: int) -> None:
+def initialise_parameter(
+    name: str, parameter: Tensor, generator: torch.Generator, config: StackConfig, depth: int
+) -> None:
     """Fill one parameter of a transformer by the scheme of the config.
 
     `xavier` (the hierarchical-generalization models): Xavier-uniform everywhere, gain sqrt(2) before the

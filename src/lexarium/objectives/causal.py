@@ -57,7 +57,11 @@ class Causal:
     def frame(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Input row and its targets, of equal length."""
         row = np.concatenate(
-            [[self.roles["bos"]] if self.config.bos else [], ids, [self.roles["eos"]] if self.config.eos else []]
+            [
+                [self.roles["bos"]] if self.config.bos else [],
+                ids,
+                [self.roles["eos"]] if self.config.eos else [],
+            ]
         ).astype(np.int64)
         return row[:-1], row[1:]
 

@@ -25,7 +25,9 @@ LARGEST_LOGITS = 1 << 25
 def token_keys(dropout_key: int, example: int, length: int, stream: int = 0) -> np.ndarray:
     """(length,) int32 dropout keys of one example; `stream` separates source from target."""
     low, high = dropout_key & 0xFFFFFFFF, dropout_key >> 32
-    h = mix32_int(low + mix32_int(high ^ mix32_int((example & 0xFFFFFFFF) ^ mix32_int((example >> 32) + stream))))
+    h = mix32_int(
+        low + mix32_int(high ^ mix32_int((example & 0xFFFFFFFF) ^ mix32_int((example >> 32) + stream)))
+    )
     return mix32(np.uint32(h) + np.arange(length, dtype=np.uint32)).view(np.int32)
 
 
@@ -45,7 +47,9 @@ def rows_to_inputs(
     ids: Sequence[np.ndarray], pad: int, prefix: str = "", keys: Sequence[np.ndarray] | None = None
 ) -> dict[str, Tensor]:
     """`tokens`, `real` and `token_key` of framed rows (or `source`, `source_real`, `source_key`)."""
-    name, real_name, key_name = ("source", "source_real", "source_key") if prefix else ("tokens", "real", "token_key")
+    name, real_name, key_name = (
+        ("source", "source_real", "source_key") if prefix else ("tokens", "real", "token_key")
+    )
     table, real, _ = pad_rows(ids, pad)
     inputs = {name: torch.from_numpy(table)}
     if real is not None:

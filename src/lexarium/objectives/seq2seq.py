@@ -46,14 +46,21 @@ class Seq2Seq:
     def _parts(self, example: Example) -> tuple[np.ndarray, np.ndarray]:
         if self.config.channel not in example.channels:
             known = ", ".join(example.channels) or "none"
-            raise UserError(f"objective.channel: documents have no channel {self.config.channel!r} (channels: {known})")
+            raise UserError(
+                f"objective.channel: documents have no channel {self.config.channel!r} (channels: {known})"
+            )
         target = example.channels[self.config.channel] == 1
         if target.all() or not target.any():
-            raise UserError(f"objective seq2seq: document {example.documents} lacks a source or a target part")
+            raise UserError(
+                f"objective seq2seq: document {example.documents} lacks a source or a target part"
+            )
         return example.ids[~target], example.ids[target]
 
     def _inputs(
-        self, sources: Sequence[np.ndarray], rows: Sequence[np.ndarray], keys: Sequence[tuple[np.ndarray, np.ndarray]] | None
+        self,
+        sources: Sequence[np.ndarray],
+        rows: Sequence[np.ndarray],
+        keys: Sequence[tuple[np.ndarray, np.ndarray]] | None,
     ) -> dict[str, Tensor]:
         pad = self.roles["pad"]
         inputs = rows_to_inputs(rows, pad, keys=None if keys is None else [k for k, _ in keys])

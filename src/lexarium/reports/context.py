@@ -25,7 +25,11 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}; lists and empty mappings are values."""
     if not isinstance(config, Mapping) or (prefix and not config):
         return {prefix: config}
-    return {k: v for key, value in config.items() for k, v in flatten(value, f"{prefix}.{key}" if prefix else str(key)).items()}
+    return {
+        k: v
+        for key, value in config.items()
+        for k, v in flatten(value, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
 
 
 def show(value: Any) -> str:
@@ -63,7 +67,9 @@ def _hashable(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def _function_of(values: list[tuple[RunRow, Any]], axes: list[str]) -> list[tuple[dict[str, str], Any]] | None:
+def _function_of(
+    values: list[tuple[RunRow, Any]], axes: list[str]
+) -> list[tuple[dict[str, str], Any]] | None:
     """Value for each combination of levels of `axes`, or None when they do not determine it."""
     found: dict[tuple[str, ...], Any] = {}
     for run, value in values:
@@ -148,8 +154,14 @@ def missing(table: Table, results: list[dict[str, Any]]) -> list[dict[str, str]]
     found = []
     for run in table.runs:
         if run.state != "done":
-            steps = f" at step {run.step:,}" + (f" of {run.max_steps:,}" if run.max_steps else "") if run.step else ""
-            found.append({"run": run.name, "state": run.state, "why": f"{run.state}{steps}", "message": run.message})
+            steps = (
+                f" at step {run.step:,}" + (f" of {run.max_steps:,}" if run.max_steps else "")
+                if run.step
+                else ""
+            )
+            found.append(
+                {"run": run.name, "state": run.state, "why": f"{run.state}{steps}", "message": run.message}
+            )
     done = {run.name for run in table.runs if run.state == "done"}
     seen = set()
     for result in results:

@@ -59,7 +59,13 @@ def percent(value: float | None, signed: bool = False) -> str:
     if value is None:
         return DASH
     size = abs(value) * 100
-    text = f"{size:.0f}" if size >= 100 or size == round(size) else f"{size:.1f}" if size >= 0.1 else f"{size:.2g}"
+    text = (
+        f"{size:.0f}"
+        if size >= 100 or size == round(size)
+        else f"{size:.1f}"
+        if size >= 0.1
+        else f"{size:.2g}"
+    )
     return (MINUS if value < 0 else "+" if signed and value else "") + text + "%"
 
 
@@ -111,7 +117,9 @@ class Words:
 
     def levels(self, levels: Mapping[str, str], named: bool = True) -> str:
         """A combination of levels: `family: GRU, layers: 4`."""
-        parts = [f"{self.metric(a)}: {self.level(a, v)}" if named else self.level(a, v) for a, v in levels.items()]
+        parts = [
+            f"{self.metric(a)}: {self.level(a, v)}" if named else self.level(a, v) for a, v in levels.items()
+        ]
         return ", ".join(parts)
 
     def value(self, result: Mapping[str, Any], value: float | None, signed: bool = False) -> str:
@@ -131,12 +139,15 @@ class Words:
 
     def sentence(self, result: Mapping[str, Any]) -> str:
         """The answer of one contrast, in one sentence."""
-        where = f"With {self.levels(result['where'])}: " if result["where"] else ""
+        where = f"{self.levels(result['where'])}: " if result["where"] else ""
+        where = where[:1].upper() + where[1:]
         metric, at = self.metric(result["metric"]), _at(result)
         if result["estimate"] is None:
             why = result["notes"][0] if result["notes"] else "No value in one of the arms."
             return f"{where}{metric}{at}: no answer yet. {why}"
-        return f"{where}{self._finding(result, metric + at)}{self._support(result)}."
+        unclear = "no clear difference: " if verdict(result) == "undecided" else ""
+        text = f"{unclear}{self._finding(result, metric + at)}{self._support(result)}."
+        return where + (text if where else text[:1].upper() + text[1:])
 
     def _finding(self, result: Mapping[str, Any], metric: str) -> str:
         axis, estimate, arms = result["axis"], result["estimate"], result["arms"]
@@ -146,12 +157,16 @@ class Words:
             return f"{metric} with {to} is {number(estimate)} times that with {other}"
         if estimate == 0:
             return f"{metric} is the same with {to} as with {other}"
-        size = self.value(result, abs(estimate))
-        return f"{metric} is {size} {'higher' if estimate > 0 else 'lower'} with {to} than with {other}"
+        more = "higher" if estimate > 0 else "lower"
+        return f"{metric} is {self.value(result, abs(estimate))} {more} with {to} than with {other}"
 
     def _support(self, result: Mapping[str, Any]) -> str:
         n = result["n"]
-        seeds = many(n["pairs"], "pair", "pairs") + " of seeds" if n["pairs"] else f"{n['from']} and {n['to']} seeds"
+        seeds = (
+            many(n["pairs"], "pair", "pairs") + " of seeds"
+            if n["pairs"]
+            else f"{n['from']} + {n['to']} seeds"
+        )
         text = ""
         if result["interval"]:
             text += f", {result['confidence']:.0%} interval {self.bounds(result, result['interval'])}"
@@ -161,8 +176,6 @@ class Words:
             text += f"; permutation p = {p_value(result['p_adjusted'])}{' (corrected)' if corrected else ''}"
         elif result["interval"]:
             text += "; too few seeds for a permutation test"
-        if verdict(result) == "undecided":
-            text += "; this does not rule out no difference"
         return text.replace("p = <", "p < ")
 
     def expectation(self, result: Mapping[str, Any]) -> str:

@@ -111,7 +111,9 @@ def resolve_step(run: Any, step: int | None) -> int:
     if step is None:
         found, skipped = checkpoint.newest(run.path)
         if found is None:
-            raise UserError(f"{run.path}: has no complete checkpoint; {'; '.join(skipped) or 'train it first'}")
+            raise UserError(
+                f"{run.path}: has no complete checkpoint; {'; '.join(skipped) or 'train it first'}"
+            )
         return found
     if not checkpoint.directory(run.path, step).is_dir():
         have = ", ".join(map(str, checkpoint.steps(run.path))) or "none"
@@ -133,7 +135,12 @@ def load_scorer(run: Any, step: int | None) -> Scorer:
     device = choose_device(run.config.plan.device)
     torch.set_num_threads(run.config.plan.threads)
     return Scorer(
-        model.to(device), parts.objective, parts.direction, parts.tokenizer, device, run.config.train.precision
+        model.to(device),
+        parts.objective,
+        parts.direction,
+        parts.tokenizer,
+        device,
+        run.config.train.precision,
     )
 
 
@@ -175,10 +182,14 @@ def train(
             run.files.event("checkpoint skipped", message=message)
     if step is not None:
         program = trainer.program
-        trainer.load_state(checkpoint.read(checkpoint.directory(run.path, step), program.step.model, program.optimizer))
+        trainer.load_state(
+            checkpoint.read(checkpoint.directory(run.path, step), program.step.model, program.optimizer)
+        )
     if world.main:
         discarded = run.files.discard_after(trainer.step, attempt)
-        run.files.event("start" if step is None else "resume", step=trainer.step, attempt=attempt, discarded=discarded)
+        run.files.event(
+            "start" if step is None else "resume", step=trainer.step, attempt=attempt, discarded=discarded
+        )
     world.barrier()
     stopper = _listen(run, trainer, parts, loader, lock, flag, world, attempt, progress)
     try:
@@ -188,7 +199,9 @@ def train(
     return _finish(run, trainer, finished, flag, world)
 
 
-def _trainer(config: RunConfig, parts: Parts, device: torch.device, world: World) -> tuple[Trainer, Loader, dict[str, Any]]:
+def _trainer(
+    config: RunConfig, parts: Parts, device: torch.device, world: World
+) -> tuple[Trainer, Loader, dict[str, Any]]:
     model = build_model(config.model, parts.objective.vocab_size, config.factor_seed("init"))
     make("start", config.start).load(model)
     model = model.to(device)
@@ -266,11 +279,18 @@ def _listen(
             built[name] = make("evaluation", evaluation, data)
         program = trainer.program
         scorer = Scorer(
-            program.step.model, parts.objective, parts.direction, parts.tokenizer, program.device, config.train.precision
+            program.step.model,
+            parts.objective,
+            parts.direction,
+            parts.tokenizer,
+            program.device,
+            config.train.precision,
         )
         result = built[name].run(scorer, run.key(name, step))
         lock.check()
-        run.files.write_evaluation(name, step, result, items=evaluation.items and step == config.train.max_steps)
+        run.files.write_evaluation(
+            name, step, result, items=evaluation.items and step == config.train.max_steps
+        )
 
     history = lambda: series(run.files, config.stop_when.metric) if config.stop_when else []
     recorder = Recorder(run.files, lock, world, attempt, loader.epoch, progress)

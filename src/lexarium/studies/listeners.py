@@ -28,7 +28,13 @@ class Recorder:
     """Appends means to metrics.jsonl, clocks to timing.jsonl, and keeps status.json fresh."""
 
     def __init__(
-        self, files: RunFiles, lock: Lock, world: World, attempt: int, epoch: Callable[[int], float], say: Callable[[int], None]
+        self,
+        files: RunFiles,
+        lock: Lock,
+        world: World,
+        attempt: int,
+        epoch: Callable[[int], float],
+        say: Callable[[int], None],
     ) -> None:
         self.files, self.lock, self.world, self.attempt = files, lock, world, attempt
         self._epoch, self._say = epoch, say
@@ -54,10 +60,18 @@ class Recorder:
     def _log(self, trainer: Trainer) -> None:
         self.lock.check()
         step, window, last = trainer.step, trainer.window, trainer.step - 1
-        lr = trainer.program.optimizer.param_groups[0]["base_lr"] * trainer._lr_scale(last, trainer.config.max_steps)
+        lr = trainer.program.optimizer.param_groups[0]["base_lr"] * trainer._lr_scale(
+            last, trainer.config.max_steps
+        )
         means = window.means()
         self.files.record(
-            METRICS, step=step, epoch=self._epoch(step), tokens=trainer.tokens_seen, lr=lr, skipped=trainer.skipped, **means
+            METRICS,
+            step=step,
+            epoch=self._epoch(step),
+            tokens=trainer.tokens_seen,
+            lr=lr,
+            skipped=trainer.skipped,
+            **means,
         )
         now = time.monotonic()
         seconds = max(now - self._time, 1e-9)
@@ -83,7 +97,13 @@ class Recorder:
 class Evaluator:
     """Runs the evaluations that are due and writes their results."""
 
-    def __init__(self, due: Callable[[int], list[str]], run: Callable[[str, int], None], world: World, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        due: Callable[[int], list[str]],
+        run: Callable[[str, int], None],
+        world: World,
+        recorder: Recorder,
+    ) -> None:
         self._due, self._run, self.world, self._recorder = due, run, world, recorder
 
     def boundary(self, trainer: Trainer) -> bool:
@@ -110,7 +130,9 @@ class Saver:
     def boundary(self, trainer: Trainer) -> bool:
         """Save when due; never asks to stop."""
         old = self.config.minutes > 0 and time.monotonic() - self._time > 60 * self.config.minutes
-        if self.world.any(old, trainer.program.device) or self.config.permanent(trainer.step, trainer.config.max_steps):
+        if self.world.any(old, trainer.program.device) or self.config.permanent(
+            trainer.step, trainer.config.max_steps
+        ):
             self.save(trainer)
         return False
 
@@ -128,7 +150,13 @@ class Saver:
 class Stopper:
     """Asks to stop when a signal came on any rank, or when `stop_when` says so."""
 
-    def __init__(self, flag: StopFlag, world: World, stop: StopConfig | None, history: Callable[[], list[tuple[int, float]]]) -> None:
+    def __init__(
+        self,
+        flag: StopFlag,
+        world: World,
+        stop: StopConfig | None,
+        history: Callable[[], list[tuple[int, float]]],
+    ) -> None:
         self.flag, self.world, self.stop, self._history = flag, world, stop, history
         self.finished_early = False
         self._seen = -1
@@ -148,7 +176,9 @@ def satisfied(stop: StopConfig, values: list[float]) -> bool:
     """Whether a series of evaluation results ends training. A pure function of the series."""
     if not values or math.isnan(values[-1]):
         return False
-    if (stop.above is not None and values[-1] > stop.above) or (stop.below is not None and values[-1] < stop.below):
+    if (stop.above is not None and values[-1] > stop.above) or (
+        stop.below is not None and values[-1] < stop.below
+    ):
         return True
     if not stop.patience or len(values) <= stop.patience:
         return False

@@ -24,7 +24,6 @@ from lexarium.foundation.files import read_json, remove_leftovers, write_atomic,
 from lexarium.foundation.lock import Lock
 from lexarium.foundation.provenance import collect, patch, refuse_secrets
 from lexarium.foundation.types import Result, UserError
-
 from lexarium.studies.run_config import SCHEMA, Identity, RunConfig, check, component_configs, evaluation_name
 from lexarium.studies.run_files import CONFIG, DONE, FAILED, PREEMPTED, PROVENANCE, RUNNING, RunFiles
 
@@ -60,12 +59,17 @@ class Run:
         if files.exists:
             recorded = files.identity()
             if recorded != identity.data:
-                raise UserError(f"{path}: holds another run: {'; '.join(differences(recorded, identity.data))}")
+                raise UserError(
+                    f"{path}: holds another run: {'; '.join(differences(recorded, identity.data))}"
+                )
             if files.config() == data:
                 return cls(path, config)
         else:
             path.mkdir(parents=True, exist_ok=True)
-            write_json(path / PROVENANCE, {**collect(), "identity": identity.data, "plugins": _copy_plugins(config, path)})
+            write_json(
+                path / PROVENANCE,
+                {**collect(), "identity": identity.data, "plugins": _copy_plugins(config, path)},
+            )
             if changes := patch():
                 write_atomic(path / "changes.patch", changes)
         write_atomic(path / CONFIG, write_yaml({"schema": SCHEMA, "run": data}))
@@ -156,7 +160,9 @@ class Run:
         world = World.from_environment()
         status = self.files.status()
         if status["state"] == FAILED and not retry:
-            raise UserError(f"{self.path}: failed before ({status['message']}); mend the cause and add --retry")
+            raise UserError(
+                f"{self.path}: failed before ({status['message']}); mend the cause and add --retry"
+            )
         if status["state"] == DONE and not self._missing_evaluations():
             return DONE
         flag = flag or StopFlag()
@@ -234,7 +240,9 @@ def _copy_plugins(config: RunConfig, path: Path) -> dict[str, str]:
             continue
         source = registry.source_file(registry.find(kind, part.type))
         if source is None:
-            raise UserError(f"{kind} {part.type!r}: its source file cannot be found, so the run could not be reproduced")
+            raise UserError(
+                f"{kind} {part.type!r}: its source file cannot be found, so the run could not be reproduced"
+            )
         target = f"plugins/{source.name}"
         write_atomic(path / target, source.read_bytes())
         found[part.type] = target
@@ -245,6 +253,3 @@ def _replace_type(value: Any, old: str, new: str) -> Any:
     if isinstance(value, dict):
         return {k: new if k == "type" and v == old else _replace_type(v, old, new) for k, v in value.items()}
     return [_replace_type(v, old, new) for v in value] if isinstance(value, list) else value
-
-
-

@@ -8,7 +8,7 @@ anything is built. `Identity` names the run: two configs with the same science h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -105,13 +105,23 @@ class Identity:
     """What a run is, and the name that follows from it."""
 
     config: RunConfig
+    files: dict[str, str] = field(default_factory=dict, compare=False)
+    """Fingerprints of corpora already read, by config; pass one dictionary to many identities."""
+
+    def _corpus(self) -> dict[str, Any]:
+        written = self.config.corpus.model_dump_json()
+        if written not in self.files:
+            self.files[written] = registry.find("corpus", self.config.corpus.type)(
+                self.config.corpus
+            ).fingerprint()
+        return corpus_identity(self.config.corpus, self.files[written])
 
     @cached_property
     def data(self) -> dict[str, Any]:
         """Canonical data of everything that changes the science."""
         c = self.config
         found = identity(c)
-        found["corpus"] = corpus_identity(c.corpus)
+        found["corpus"] = self._corpus()
         found["tokenizer"] = tokenizer_identity(c.tokenizer)
         start: Any = registry.find("start", c.start.type)
         found["start"]["weights"] = start(c.start).fingerprint()

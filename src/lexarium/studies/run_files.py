@@ -54,7 +54,14 @@ class RunFiles:
         """`state step max_steps heartbeat attempts message`; a `running` run without a living owner is `preempted`."""
         path = self.path / STATUS
         if not path.exists():
-            return {"state": WAITING, "step": 0, "max_steps": None, "heartbeat": 0, "attempts": 0, "message": ""}
+            return {
+                "state": WAITING,
+                "step": 0,
+                "max_steps": None,
+                "heartbeat": 0,
+                "attempts": 0,
+                "message": "",
+            }
         status = read_json(path)
         if status["state"] == RUNNING and not held(self.path):
             status |= {"state": PREEMPTED, "message": "the process that trained it is gone"}

@@ -42,7 +42,9 @@ class Loader:
     ) -> None:
         """`keyed`: give every token a dropout key (false for models without dropout)."""
         if world_size > global_batch_size:
-            raise UserError(f"{world_size} processes cannot share a global batch of {global_batch_size} examples")
+            raise UserError(
+                f"{world_size} processes cannot share a global batch of {global_batch_size} examples"
+            )
         self.view, self.packing, self.direction, self.objective = view, packing, direction, objective
         self.global_batch_size = global_batch_size
         self.micro_batch_size = micro_batch_size or global_batch_size
@@ -76,7 +78,9 @@ class Loader:
     def example(self, number: int) -> Example:
         """One example, in reading order."""
         epoch, i = divmod(int(number), self.examples_per_epoch)
-        return self.direction.apply(assemble(self.view, self._plan(epoch).pieces(i), self.objective, int(number), epoch))
+        return self.direction.apply(
+            assemble(self.view, self._plan(epoch).pieces(i), self.objective, int(number), epoch)
+        )
 
     def collate(self, step: int, numbers: np.ndarray) -> Batch:
         """One batch of given examples."""
@@ -97,7 +101,8 @@ class Loader:
     def _build(self, step: int) -> list[Batch]:
         own = self.own(step)
         return [
-            self.collate(step, own[i : i + self.micro_batch_size]) for i in range(0, len(own), self.micro_batch_size)
+            self.collate(step, own[i : i + self.micro_batch_size])
+            for i in range(0, len(own), self.micro_batch_size)
         ]
 
     def close(self) -> None:

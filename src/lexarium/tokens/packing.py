@@ -58,7 +58,9 @@ class DocumentPlan:
 class WindowPlan:
     """Fixed windows over the joined documents, visited in an order that is new every epoch."""
 
-    def __init__(self, lengths: np.ndarray, seq_len: int, separator: bool, join_key: int | None, key: int) -> None:
+    def __init__(
+        self, lengths: np.ndarray, seq_len: int, separator: bool, join_key: int | None, key: int
+    ) -> None:
         n = len(lengths)
         self._separator = separator
         self._order = np.arange(n) if join_key is None else rng.Permutation(n, join_key)[np.arange(n)]
@@ -67,7 +69,9 @@ class WindowPlan:
         self._n = int(self._ends[-1]) // seq_len if n else 0
         if self._n == 0:
             total = int(self._ends[-1]) if n else 0
-            raise UserError(f"packing: {total} tokens do not fill one window of seq_len {seq_len}; use a shorter seq_len")
+            raise UserError(
+                f"packing: {total} tokens do not fill one window of seq_len {seq_len}; use a shorter seq_len"
+            )
         self._visit = rng.Permutation(self._n, key)
 
     def __len__(self) -> int:
@@ -154,5 +158,9 @@ class WindowPacking:
         """The windows of an epoch; `seed` is the run's order seed."""
         join = {"corpus": None, "once": rng.key(seed, "join"), "each_epoch": rng.key(seed, "join", epoch)}
         return WindowPlan(
-            lengths, self.config.seq_len, self.config.separator, join[self.config.order], rng.key(seed, "order", epoch)
+            lengths,
+            self.config.seq_len,
+            self.config.separator,
+            join[self.config.order],
+            rng.key(seed, "order", epoch),
         )

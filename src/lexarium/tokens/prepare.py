@@ -48,11 +48,10 @@ Progress = Callable[[str, int, int], None]
 """Called as progress(split, documents done, tokens done)."""
 
 
-def corpus_identity(config: ComponentConfig, corpus: Corpus | None = None) -> dict[str, Any]:
+def corpus_identity(config: ComponentConfig, fingerprint: str) -> dict[str, Any]:
     """What makes two corpora the same: type, version, options and the content of the files read."""
     cls: Any = registry.find("corpus", config.type)
-    corpus = corpus if corpus is not None else cls(config)
-    return {"type": config.type, "version": cls.version, **identity(config), "files": corpus.fingerprint()}
+    return {"type": config.type, "version": cls.version, **identity(config), "files": fingerprint}
 
 
 def tokenizer_identity(config: ComponentConfig) -> dict[str, Any]:
@@ -63,7 +62,9 @@ def tokenizer_identity(config: ComponentConfig) -> dict[str, Any]:
 
 def store_name(corpus: ComponentConfig, tokenizer: ComponentConfig, source: dict[str, Any]) -> str:
     """`<corpus>-<tokenizer>-<hash10>`."""
-    digest = sha256_json({"format": FORMAT, "corpus": source, "tokenizer": tokenizer_identity(tokenizer)})[:10]
+    digest = sha256_json({"format": FORMAT, "corpus": source, "tokenizer": tokenizer_identity(tokenizer)})[
+        :10
+    ]
     short = lambda name: name.rpartition(":")[2].replace("_", "-").lower()
     return f"{short(corpus.type)}-{short(tokenizer.type)}-{digest}"
 
@@ -90,7 +91,7 @@ def prepare(
     another process is building the same store (unless `wait` says to wait for it).
     """
     corpus: Corpus = registry.find("corpus", corpus_config.type)(corpus_config)
-    source = corpus_identity(corpus_config, corpus)
+    source = corpus_identity(corpus_config, corpus.fingerprint())
     folder = root / store_name(corpus_config, tokenizer_config, source)
     if (folder / MANIFEST).exists():
         return TokenStore(folder)
@@ -104,10 +105,14 @@ def prepare(
         splits, channels = {}, set()
         for split in corpus.splits:
             remove_leftovers(building / split)
-            splits[split], names = _prepare_split(corpus, split, tokenizer, building / split, workers, progress)
+            splits[split], names = _prepare_split(
+                corpus, split, tokenizer, building / split, workers, progress
+            )
             channels.add(names)
         if len(channels) > 1:
-            raise UserError(f"splits carry different channels: {sorted(channels)}; every split needs the same")
+            raise UserError(
+                f"splits carry different channels: {sorted(channels)}; every split needs the same"
+            )
         overlap = _overlap(building, list(splits))
         write_json(
             building / MANIFEST,
@@ -241,7 +246,11 @@ def _build_part(job: Job) -> dict[str, Any]:
 def _documents_digest(documents: list[Document]) -> str:
     digest = hashlib.sha256()
     for d in documents:
-        digest.update(repr((d.text, sorted(d.fields.items()), sorted((k, list(v)) for k, v in d.channels.items()))).encode())
+        digest.update(
+            repr(
+                (d.text, sorted(d.fields.items()), sorted((k, list(v)) for k, v in d.channels.items()))
+            ).encode()
+        )
     return digest.hexdigest()
 
 
@@ -261,7 +270,9 @@ def _encode(
             raise UserError(f"{where}: channels {sorted(document.channels)}, expected {sorted(channels)}")
         for name, values in document.channels.items():
             if len(values) != len(document.text):
-                raise UserError(f"{where}: channel {name!r} has {len(values)} values for {len(document.text)} characters")
+                raise UserError(
+                    f"{where}: channel {name!r} has {len(values)} values for {len(document.text)} characters"
+                )
             channels[name].append(np.asarray(values)[first])
         ids.append(tokens)
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
@@ -286,7 +297,9 @@ def _fields(documents: list[Document]) -> tuple[bytes | None, dict[str, list[str
 
     for i, document in enumerate(documents):
         if list(document.fields) != names:
-            raise UserError(f"document {i}: fields {list(document.fields)}, expected {names}; every document needs the same")
+            raise UserError(
+                f"document {i}: fields {list(document.fields)}, expected {names}; every document needs the same"
+            )
     table = pa.table({name: [d.fields[name] for d in documents] for name in names})
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")

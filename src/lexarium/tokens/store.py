@@ -104,7 +104,9 @@ class Split:
         try:
             return np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise Damaged(f"{path}: cannot be read ({error}); delete the store and prepare it again") from None
+            raise Damaged(
+                f"{path}: cannot be read ({error}); delete the store and prepare it again"
+            ) from None
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -160,7 +162,9 @@ class Split:
                 raise UserError(_unknown_field(name, list(self.fields)))
             values = self.fields[name]
             if isinstance(wanted, Mapping):
-                chosen &= (values >= wanted.get("min", values.min())) & (values <= wanted.get("max", values.max()))
+                chosen &= (values >= wanted.get("min", values.min())) & (
+                    values <= wanted.get("max", values.max())
+                )
                 continue
             levels = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
             for level in levels:
@@ -171,7 +175,9 @@ class Split:
             if isinstance(levels[0], str):
                 missing = set(levels) - set(np.unique(values.astype(str)))
                 if missing and not self._declared_elsewhere(name, missing):
-                    raise UserError(f"no document has {name} = {sorted(missing)[0]!r}; values are {_some(values)}")
+                    raise UserError(
+                        f"no document has {name} = {sorted(missing)[0]!r}; values are {_some(values)}"
+                    )
             chosen &= np.isin(values.astype(str) if values.dtype.kind == "O" else values, levels)
         return chosen
 
@@ -238,7 +244,9 @@ class TokenStore:
 
     def __init__(self, folder: Path) -> None:
         if not (folder / MANIFEST).exists():
-            raise Damaged(f"{folder}: not a finished token store (no {MANIFEST}); run `lexarium prepare` again")
+            raise Damaged(
+                f"{folder}: not a finished token store (no {MANIFEST}); run `lexarium prepare` again"
+            )
         self.folder = folder
         self.manifest: dict[str, Any] = read_json(folder / MANIFEST)
         self._splits: dict[str, Split] = {}
@@ -254,7 +262,9 @@ class TokenStore:
             raise UserError(f"the corpus has no split {name!r}; it has {', '.join(self.splits)}")
         if name not in self._splits:
             entry = self.manifest["splits"][name]
-            self._splits[name] = Split(self.folder, name, [p["name"] for p in entry["parts"]], self.manifest["channels"])
+            self._splits[name] = Split(
+                self.folder, name, [p["name"] for p in entry["parts"]], self.manifest["channels"]
+            )
         return self._splits[name]
 
     def view(self, name: str, config: ViewConfig | None = None) -> View:
@@ -273,7 +283,9 @@ class TokenStore:
         documents = np.flatnonzero(chosen)
         documents = documents[: int(len(documents) * config.fraction)]
         if len(documents) == 0:
-            raise UserError(f"the view keeps none of the {len(split)} documents of split {name!r}; loosen keep or drop")
+            raise UserError(
+                f"the view keeps none of the {len(split)} documents of split {name!r}; loosen keep or drop"
+            )
         return View(split, documents.astype(np.int64))
 
     def verify(self) -> None:
@@ -285,7 +297,9 @@ class TokenStore:
                     if not path.exists():
                         raise Damaged(f"{path}: missing; delete the store and prepare it again")
                     if path.stat().st_size != expected["size"] or sha256_file(path) != expected["sha256"]:
-                        raise Damaged(f"{path}: content differs from its checksum; delete the store and prepare it again")
+                        raise Damaged(
+                            f"{path}: content differs from its checksum; delete the store and prepare it again"
+                        )
 
     def documents(self, name: str, decode: Any) -> list[Document]:
         """The documents of a split as text, fields and token-aligned channels (for evaluations)."""

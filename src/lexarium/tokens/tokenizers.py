@@ -107,7 +107,15 @@ class Vocabulary:
             if pattern
             else {"type": "WhitespaceSplit"}
         )
-        special = {"id": 0, "content": PAD, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        special = {
+            "id": 0,
+            "content": PAD,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
         return dumps(
             {
                 "version": "1.0",

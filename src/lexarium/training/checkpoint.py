@@ -85,7 +85,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[int, str]) -
     }
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, names: dict[int, str], tensors: dict[str, Tensor]) -> None:
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, names: dict[int, str], tensors: dict[str, Tensor]
+) -> None:
     """Put saved state tensors back beside their parameters, on the device where the optimiser wants them."""
     by_parameter: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
@@ -95,7 +97,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, names: dict[int, str], tens
         for parameter in group["params"]:
             for quantity, value in by_parameter.get(names[id(parameter)], {}).items():
                 on_host = quantity == "step" and not group.get("fused") and not group.get("capturable")
-                optimizer.state[parameter][quantity] = value.clone() if on_host else value.to(parameter.device).clone()
+                optimizer.state[parameter][quantity] = (
+                    value.clone() if on_host else value.to(parameter.device).clone()
+                )
 
 
 def write(
@@ -171,5 +175,3 @@ def prune(run: Path, config: CheckpointConfig, max_steps: int) -> None:
     rolling = [s for s in steps(run) if not config.permanent(s, max_steps)]
     for step in rolling[: -config.keep]:
         shutil.rmtree(directory(run, step), ignore_errors=True)
-
-

@@ -55,7 +55,11 @@ class AdamW:
         """The torch optimiser over named parameters."""
         c = self.config
         return torch.optim.AdamW(
-            groups(parameters, c.weight_decay), lr=c.lr, betas=c.betas, eps=c.eps, fused=has_fused(device) or None
+            groups(parameters, c.weight_decay),
+            lr=c.lr,
+            betas=c.betas,
+            eps=c.eps,
+            fused=has_fused(device) or None,
         )
 
 
@@ -80,5 +84,9 @@ class SGD:
         """The torch optimiser over named parameters."""
         c = self.config
         return torch.optim.SGD(
-            groups(parameters, c.weight_decay), lr=c.lr, momentum=c.momentum, nesterov=c.nesterov, fused=has_fused(device) or None
+            groups(parameters, c.weight_decay),
+            lr=c.lr,
+            momentum=c.momentum,
+            nesterov=c.nesterov,
+            fused=has_fused(device) or None,
         )

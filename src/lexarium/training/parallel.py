@@ -91,7 +91,9 @@ def choose_device(wanted: str, world: World | None = None) -> torch.device:
     """`auto` = cuda, else mps, else cpu; anything else must exist."""
     local = world.local_rank if world else 0
     if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        wanted = (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     kind = wanted.split(":")[0]
     if not available.get(kind, False):

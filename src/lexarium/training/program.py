@@ -61,9 +61,13 @@ class EagerProgram:
     def update(self, batches: list[Batch], lr_scale: float) -> StepResult:
         """Gradients of the global batch, clipping, and one optimiser update at lr * lr_scale."""
         denominators = self._denominators(batches)
-        sums = self._gradients([b.to(self.device) if self.device.type != "cpu" else b for b in batches], denominators)
+        sums = self._gradients(
+            [b.to(self.device) if self.device.type != "cpu" else b for b in batches], denominators
+        )
         tokens = sum(b.n_tokens for b in batches)
-        totals = self.world.sum({**{k: float(v) for k, v in sums.items()}, "_tokens": float(tokens)}, self.device)
+        totals = self.world.sum(
+            {**{k: float(v) for k, v in sums.items()}, "_tokens": float(tokens)}, self.device
+        )
         n_tokens = int(totals.pop("_tokens"))
         losses = {name: totals[name] / denominators.get(name, 1.0) for name in totals}
         if self.scaler:
@@ -71,7 +75,11 @@ class EagerProgram:
         norm_tensor = self._clip()
         norm = float(norm_tensor)
         finite = math.isfinite(norm) and all(map(math.isfinite, losses.values()))
-        if not finite and self.non_finite == "stop" and not (self.scaler and all(map(math.isfinite, losses.values()))):
+        if (
+            not finite
+            and self.non_finite == "stop"
+            and not (self.scaler and all(map(math.isfinite, losses.values())))
+        ):
             raise NonFinite(f"loss {losses}, gradient norm {norm}")
         skipped = not finite and (self.non_finite == "skip" or self.scaler is not None)
         if not skipped:
@@ -109,7 +117,9 @@ class EagerProgram:
     def _clip(self) -> Tensor:
         """The global gradient norm, computed once; gradients are scaled only when it exceeds clip_norm."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients, foreach=True if gradients[0].device.type != "mps" else None)
+        norm = torch.nn.utils.get_total_norm(
+            gradients, foreach=True if gradients[0].device.type != "mps" else None
+        )
         if self.clip_norm > 0 and float(norm) > self.clip_norm:
             torch._foreach_mul_(gradients, self.clip_norm / (float(norm) + 1e-6))
         return norm

@@ -65,7 +65,9 @@ class Linear:
     def scale(self, step: int, max_steps: int) -> float:
         """1 - (1 - floor) * progress."""
         c = self.config
-        return _warmup(step, c.warmup_steps) * (1 - (1 - c.floor) * _progress(step, c.warmup_steps, max_steps))
+        return _warmup(step, c.warmup_steps) * (
+            1 - (1 - c.floor) * _progress(step, c.warmup_steps, max_steps)
+        )
 
 
 class Cosine:

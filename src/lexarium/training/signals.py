@@ -21,7 +21,9 @@ class StopFlag:
     def __init__(self, requeue_after_hours: float | None = None) -> None:
         self.reason: str | None = None
         self.exit_status = 0
-        self._deadline = None if requeue_after_hours is None else time.monotonic() + 3600 * requeue_after_hours
+        self._deadline = (
+            None if requeue_after_hours is None else time.monotonic() + 3600 * requeue_after_hours
+        )
         self._previous: dict[int, Any] = {}
 
     def raise_flag(self, reason: str, exit_status: int) -> None:

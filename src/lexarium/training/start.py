@@ -1,7 +1,7 @@
 """Where the weights come from: from scratch, from another run's checkpoint, or from a Hugging Face folder.
 
-What was started from is part of a run's identity: the run's name ends in the hash of its own config, and
-a folder's weights are hashed.
+What was started from is part of a run's identity: another run by its own hash (the end of its name) and
+the step, so that a child can be named before its parent is trained; a folder by its weights' checksum.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class FromRun:
         if step is None:
             step, skipped = checkpoint.newest(run)
             if step is None:
-                raise UserError(f"start.path: {run} has no complete checkpoint; {'; '.join(skipped) or 'train it first'}")
+                raise UserError(
+                    f"start.path: {run} has no complete checkpoint; {'; '.join(skipped) or 'train it first'}"
+                )
         path = checkpoint.directory(run, step)
         if not path.is_dir():
             have = ", ".join(map(str, checkpoint.steps(run))) or "none"
@@ -75,8 +77,11 @@ class FromRun:
         return path
 
     def fingerprint(self) -> str:
-        """Hash of the weights."""
-        return sha256_file(self._checkpoint() / "model.safetensors")
+        """The hash at the end of the other run's name (the step is an option of its own)."""
+        name = Path(self.config.path).name
+        if not re.fullmatch(r".+-[0-9a-f]{10}", name):
+            raise UserError(f"start.path: {name!r} is not the name of a run directory (<slug>-<hash>)")
+        return name[-10:]
 
     def load(self, model: nn.Module) -> list[str]:
         """Fill the matching parameters; returns their names."""
@@ -139,7 +144,11 @@ def from_gpt2(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
         for j, part in enumerate("qkv"):
             ours[f"{block}attention.{part}.weight"] = get(h + "attn.c_attn.weight")[:, j * d : (j + 1) * d].T
             ours[f"{block}attention.{part}.bias"] = get(h + "attn.c_attn.bias")[j * d : (j + 1) * d]
-        pairs = {"attention.out": "attn.c_proj", "feed_forward.up": "mlp.c_fc", "feed_forward.down": "mlp.c_proj"}
+        pairs = {
+            "attention.out": "attn.c_proj",
+            "feed_forward.up": "mlp.c_fc",
+            "feed_forward.down": "mlp.c_proj",
+        }
         for mine, other in pairs.items():
             ours[f"{block}{mine}.weight"] = get(h + other + ".weight").T
             ours[f"{block}{mine}.bias"] = get(h + other + ".bias")

@@ -28,7 +28,9 @@ class TrainStep(nn.Module):
         self.model, self.objective = model, objective
         self.consumes = frozenset(model.consumes)  # type: ignore[arg-type]
 
-    def forward(self, batch: Batch, denominators: Mapping[str, float], scale: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, batch: Batch, denominators: Mapping[str, float], scale: float = 1.0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar to differentiate (times `scale`) and each term's sum, detached.
 
         `per_step` terms are not divided: they are added once, by the micro-batch whose denominators hold

@@ -96,7 +96,9 @@ class Trainer:
     @property
     def lr(self) -> float:
         """Learning rate of the next update."""
-        return self.program.optimizer.param_groups[0]["base_lr"] * self._lr_scale(self.step, self.config.max_steps)
+        return self.program.optimizer.param_groups[0]["base_lr"] * self._lr_scale(
+            self.step, self.config.max_steps
+        )
 
     def fit(self) -> bool:
         """Train to the end; false when a listener ended it earlier."""
@@ -112,7 +114,9 @@ class Trainer:
     def advance(self) -> StepResult:
         """One optimiser step."""
         try:
-            result = self.program.update(self._batches(self.step), self._lr_scale(self.step, self.config.max_steps))
+            result = self.program.update(
+                self._batches(self.step), self._lr_scale(self.step, self.config.max_steps)
+            )
         except NonFinite as error:
             raise NonFinite(
                 f"step {self.step}: {error}; no parameter was changed. Lower optimizer.lr, set train.clip_norm, or"
@@ -156,5 +160,7 @@ def freeze(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
         if chosen:
             trainable.append(name)
     if not trainable:
-        raise UserError(f"train.parameters: {list(patterns)} match no parameter; names look like {next(iter(dict(model.named_parameters())))!r}")
+        raise UserError(
+            f"train.parameters: {list(patterns)} match no parameter; names look like {next(iter(dict(model.named_parameters())))!r}"
+        )
     return trainable

@@ -1,0 +1,268 @@
+"""Studies: a set of points and the contrasts that answer a question.
+
+`expand` makes the points: every combination of levels, times seeds, less what is excluded. A point's run
+configuration is the base, then the whole components its levels replace, then their dotted paths, then the
+seed. Two levels that set the same path are an error, and so is a path the resulting component does not
+have. Command-line overrides address the base; a path that an axis sets cannot be overridden (select a
+level with `only` instead).
+
+Points with the same science are the same run, whichever study asked for it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lexarium.foundation.config import (
+    ConfigError,
+    Place,
+    Source,
+    dotted,
+    overlay,
+    parse_overrides,
+    parse_path,
+    resolved,
+    validate,
+)
+from lexarium.foundation.files import write_json
+from lexarium.foundation.types import UserError
+from lexarium.studies.compare import check as check_contrasts
+from lexarium.studies.matching import solve
+from lexarium.studies.results import level_text
+from lexarium.studies.run_config import Identity, RunConfig, check
+from lexarium.studies.study_config import StageStart, StudyConfig, flatten, load_study
+
+Level = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a study."""
+
+    name: str
+    levels: dict[str, str]
+    seed: int
+    stage: str
+    config: RunConfig
+    run: str
+    """Directory name of the run."""
+    parent: str | None = None
+    """Directory name of the run it starts from."""
+    notes: tuple[str, ...] = field(default=())
+
+
+class Study:
+    """A study with a preset and overrides applied."""
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        source: Source,
+        preset: str | None = None,
+        overrides: Sequence[str] = (),
+        seeds: Sequence[int] | None = None,
+    ) -> None:
+        self.preset = preset
+        self.config = config if seeds is None else config.model_copy(update={"seeds": tuple(seeds)})
+        self.axes = {name: _levels(name, levels) for name, levels in config.axes.items()}
+        self._base = source.sub("base")
+        self._base = overlay(self._base, self._checked(parse_overrides(overrides)), "command line")
+        check_contrasts(self.config.compare, {axis: list(levels) for axis, levels in self.axes.items()})
+        self._files: dict[str, str] = {}
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        preset: str | None = None,
+        overrides: Sequence[str] = (),
+        seeds: Sequence[int] | None = None,
+    ) -> Study:
+        """The study of a catalog name or a file."""
+        config, source = load_study(name, preset)
+        return cls(config, source, preset, overrides, seeds)
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.config.study
+
+    def _checked(self, overrides: dict[Place, Any]) -> dict[Place, Any]:
+        """Refuse overrides of paths that an axis sets, and of study keys."""
+        for place in overrides:
+            for axis, levels in self.axes.items():
+                touched = [p for changes in levels.values() for p in changes]
+                if (
+                    any(place[: len(p)] == p or p[: len(place)] == place for p in touched)
+                    or dotted(place) == axis
+                ):
+                    names = ", ".join(levels)
+                    raise ConfigError(
+                        f"override {dotted(place)}: the axis {axis!r} sets it; choose a level with"
+                        f" --only {axis}=LEVEL (levels: {names})"
+                    )
+            if place[0] == "seed":
+                raise ConfigError(
+                    "override seed: a study's seeds are set with --seeds, for example --seeds 1,2,3"
+                )
+        return overrides
+
+    # -- points --------------------------------------------------------------------------------------
+
+    def expand(self, runs_dir: Path, only: Mapping[str, Sequence[str]] | None = None) -> list[Point]:
+        """All points, base stage first. `only` keeps the named levels of an axis.
+
+        `runs_dir` is where parents of staged runs will lie; matching sizes prepares token stores there.
+        """
+        self._check_only(only or {})
+        solved = solve(self, runs_dir) if self.config.match else {}
+        points: list[Point] = []
+        for combination in self._combinations():
+            if any(
+                axis in combination and combination[axis] not in wanted
+                for axis, wanted in (only or {}).items()
+            ):
+                continue
+            for seed in self.config.seeds:
+                source = self._point_source(combination, seed, solved)
+                points.append(self._point(source, combination, seed, "base", None))
+        for stage in self.config.stages:
+            points += self._stage_points(stage, points, runs_dir)
+        return points
+
+    def _check_only(self, only: Mapping[str, Sequence[str]]) -> None:
+        for axis, wanted in only.items():
+            if axis not in self.axes:
+                raise UserError(
+                    f"--only {axis}: the study has no such axis (axes: {', '.join(self.axes) or 'none'})"
+                )
+            for level in wanted:
+                if level not in self.axes[axis]:
+                    raise UserError(
+                        f"--only {axis}={level}: no such level (levels: {', '.join(self.axes[axis])})"
+                    )
+
+    def _combinations(self) -> list[dict[str, str]]:
+        """Levels by axis, for every combination that is not excluded."""
+        found = [
+            dict(zip(self.axes, c, strict=True)) for c in itertools.product(*map(list, self.axes.values()))
+        ]
+        for rule in self.config.exclude:
+            for axis in rule:
+                if axis not in self.axes:
+                    raise ConfigError(f"exclude: no axis {axis!r} (axes: {', '.join(self.axes)})")
+        return [c for c in found if not any(_excluded(c, rule) for rule in self.config.exclude)]
+
+    def _point_source(self, combination: Mapping[str, str], seed: int, solved: Mapping[str, Any]) -> Source:
+        """The base with a combination's levels applied: whole components, then dotted paths."""
+        owner: dict[Place, str] = {}
+        whole: dict[Place, Any] = {}
+        paths: dict[Place, Any] = {}
+        for axis, level in combination.items():
+            for place, value in self.axes[axis][level].items():
+                if place in owner:
+                    raise ConfigError(f"{dotted(place)}: set by both {owner[place]} and {axis}={level}")
+                owner[place] = f"{axis}={level}"
+                (whole if isinstance(value, Mapping) and "type" in value else paths)[place] = value
+            if axis in solved and level in solved[axis]:
+                paths |= solved[axis][level]
+        source = self._base
+        for changes in (whole, paths):
+            for place, value in changes.items():
+                source = overlay(source, {place: value}, f"axis {owner.get(place, 'match')}")
+        return overlay(source, {("seed",): seed}, "seeds")
+
+    def _point(
+        self, source: Source, combination: Mapping[str, str], seed: int, stage: str, parent: str | None
+    ) -> Point:
+        name = "/".join([*(f"{axis}={level}" for axis, level in combination.items()), f"seed={seed}"])
+        if stage != "base":
+            name = f"{stage}/{name}"
+        try:
+            config = validate(RunConfig, source)
+            check(config)
+        except UserError as error:
+            raise ConfigError(f"point {name}: {error}") from None
+        return Point(name, dict(combination), seed, stage, config, Identity(config, self._files).name, parent)
+
+    def _stage_points(self, stage: str, points: Sequence[Point], runs_dir: Path) -> list[Point]:
+        content = dict(self.config.stages[stage])
+        start = validate(StageStart, Source(content.pop("start", {}), {(): f"stages.{stage}.start"}))
+        parents = [p for p in points if p.stage == start.stage]
+        if not parents:
+            raise ConfigError(f"stages.{stage}.start.stage: no runs of stage {start.stage!r}")
+        changes, found = flatten(content), []
+        for parent, step in itertools.product(parents, start.steps):
+            limit = parent.config.train.max_steps
+            if step > limit:
+                raise ConfigError(
+                    f"stages.{stage}.start.steps: {step} is beyond max_steps {limit} of {parent.name}"
+                )
+            source = Source({k: v for k, v in resolved(parent.config).items() if k != "stop_when"})
+            begin = {
+                "type": "run",
+                "path": str(runs_dir / parent.run),
+                "step": step,
+                "parts": list(start.parts),
+            }
+            source = overlay(source, {("start",): begin}, f"stages.{stage}")
+            source = overlay(source, changes, f"stages.{stage}")
+            levels = {**parent.levels, "start_step": str(step)}
+            found.append(self._point(source, levels, parent.seed, stage, parent.run))
+        return found
+
+    # -- index ---------------------------------------------------------------------------------------
+
+    def write_index(self, runs_dir: Path, points: Sequence[Point]) -> Path:
+        """Write `studies/<study>/index.json`, which `study status` and `report` read."""
+        c = self.config
+        path = runs_dir / "studies" / c.study / "index.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(
+            path,
+            {
+                "study": c.study,
+                "claim": c.claim,
+                "description": c.description,
+                "preset": self.preset,
+                "axes": {axis: list(levels) for axis, levels in self.axes.items()},
+                "seeds": list(c.seeds),
+                "compare": [contrast.model_dump(mode="json") for contrast in c.compare],
+                "report": c.report.model_dump(mode="json"),
+                "runs": [
+                    {
+                        "name": p.name,
+                        "dir": p.run,
+                        "levels": p.levels,
+                        "seed": p.seed,
+                        "stage": p.stage,
+                        "max_steps": p.config.train.max_steps,
+                        "config": resolved(p.config),
+                    }
+                    for p in points
+                ],
+            },
+        )
+        return path
+
+
+def _levels(axis: str, content: Any) -> dict[str, dict[Place, Any]]:
+    """Level name -> what it sets. A list axis is a path and its values."""
+    if isinstance(content, list):
+        names = [level_text(value) for value in content]
+        if len(set(names)) != len(names):
+            raise ConfigError(f"axis {axis!r}: a level appears twice")
+        return {name: {parse_path(axis): value} for name, value in zip(names, content, strict=True)}
+    return {level_text(level): flatten(settings or {}) for level, settings in content.items()}
+
+
+def _excluded(combination: Mapping[str, str], rule: Mapping[str, Any]) -> bool:
+    def fits(axis: str, wanted: Any) -> bool:
+        levels = wanted if isinstance(wanted, list) else [wanted]
+        return combination[axis] in map(level_text, levels)
+
+    return all(fits(axis, wanted) for axis, wanted in rule.items())
