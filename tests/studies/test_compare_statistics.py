@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lexarium.studies.intervals import (
@@ -89,7 +89,8 @@ def test_paired_permutation_p_by_counting() -> None:
     differences = [b - a for a, b in zip(EIGHT, OTHER_EIGHT, strict=True)]
     observed = sum(differences)
     flips = [
-        sum(s * d for s, d in zip(signs, differences, strict=True)) for signs in itertools.product((1, -1), repeat=8)
+        sum(s * d for s, d in zip(signs, differences, strict=True))
+        for signs in itertools.product((1, -1), repeat=8)
     ]
     extreme = sum(f >= observed - 1e-9 for f in flips)
     assert effect(EIGHT, OTHER_EIGHT, paired=True).p == pytest.approx(2 * extreme / 256)
@@ -183,7 +184,7 @@ def numbers(found: Effect) -> list[float]:
 
 @pytest.mark.parametrize("form", ["difference", "relative", "ratio"])
 @pytest.mark.parametrize("paired", [False, True])
-@pytest.mark.parametrize("n", [1, 2, 5, 6, 8])
+@pytest.mark.parametrize("n", [1, 2, 5, 6])
 @pytest.mark.parametrize("arms", [(1.0, 1.0), (0.2, 1.0), (1.0, None), (None, 0.3)])
 def test_constant_arms_never_give_nan(form: str, paired: bool, n: int, arms: tuple) -> None:
     x, y = ([v] * n if v is not None else EIGHT[:n] for v in arms)
@@ -221,6 +222,7 @@ def test_describe() -> None:
 @settings(max_examples=40, deadline=None)
 @given(few | many, few | many, st.sampled_from(["difference", "ratio"]))
 def test_swapping_arms_turns_the_result_around(x: list[float], y: list[float], form: str) -> None:
+    assume(sorted(x) != sorted(y))  # equal arms have no direction
     one, two = effect(x, y, form=form), effect(y, x, form=form)
     turn = (lambda v: -v) if form == "difference" else (lambda v: 1 / v)
     assert two.estimate == pytest.approx(turn(one.estimate), abs=1e-12)
@@ -241,7 +243,9 @@ def test_order_of_seeds_is_irrelevant_unpaired(x: list[float], y: list[float], r
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.tuples(*[st.integers(1, 99).map(lambda i: i / 100)] * 2), min_size=6, max_size=8), st.data())
+@given(
+    st.lists(st.tuples(*[st.integers(1, 99).map(lambda i: i / 100)] * 2), min_size=6, max_size=8), st.data()
+)
 def test_order_of_pairs_is_irrelevant_but_pairing_is_not(pairs: list, data) -> None:
     mixed = data.draw(st.permutations(pairs))
     one = effect([p[0] for p in pairs], [p[1] for p in pairs], paired=True)

@@ -67,7 +67,9 @@ def test_released_curves_give_the_published_summary(file: str, tv: tuple, final:
 
 @needs_curves
 def test_validation_is_settled_long_before_generalisation() -> None:
-    validation = summarise([stability(c, s) for s, c in released("all_val_scores_lm.csv", "val_aux").values()])
+    validation = summarise(
+        [stability(c, s) for s, c in released("all_val_scores_lm.csv", "val_aux").values()]
+    )
     assert validation["final"]["mean"] == pytest.approx(1.0, abs=0.0005)
     assert validation["fraction_stable"] == 1.0
     assert validation["fraction_committed_high"] == 1.0

@@ -321,7 +321,9 @@ def parse_pair(text: str, task: Task, targets: Targets = "hierarchical") -> Pair
         raise UserError("two spaces in a row, or a space at an end; words stand one space apart")
     places = [place for place, word in enumerate(words) if word in task.markers]
     if len(places) != 1:
-        found = "no marker" if not places else f"{len(places)} markers"
+        foreign = [word for word in words if word in MARKERS]
+        found = f"{len(places)} markers" if places else "no marker"
+        found = f"the other task's marker {foreign[0]!r}" if foreign and not places else found
         raise UserError(f"{found}; expected one of {' and '.join(task.markers)} after the first sentence")
     (place,) = places
     sentence, output, column = words[:place], words[place + 1 :], task.column(words[place])

@@ -52,7 +52,7 @@ from lexarium.corpora.grammar import (
 from lexarium.corpora.pairs import HIERARCHICAL, PairConfig, PairCorpus, Task, Words
 from lexarium.corpora.sampling import REPEAT, TRANSFORM, Group, Weights, quotas
 from lexarium.foundation.config import Config
-from lexarium.foundation.types import FieldValue, UserError
+from lexarium.foundation.types import FieldValue
 
 GRAMMAR = Grammar(
     {**NOMINAL, "v_past_intrans": PAST_INTRANSITIVE, "v_past_trans": PAST_TRANSITIVE}, auxiliaries=False
@@ -253,8 +253,6 @@ def _subject_type(template: Template) -> str:
 
 
 def _natural_types(names: np.ndarray, weight: np.ndarray) -> Types:
-    total = weight.sum()
-    if not total:
-        raise UserError("tense_inflection: the chosen templates have no PRESENT pair to compose train from")
-    share = {name: float(weight[names == name].sum() / total) for name in ("bare", "pp")}
-    return _types(share["bare"], share["pp"], max(0.0, 1 - sum(share.values())))
+    total = weight.sum() or 1.0
+    bare, pp = (float(weight[names == name].sum() / total) for name in ("bare", "pp"))
+    return _types(bare, pp, max(0.0, 1 - bare - pp))

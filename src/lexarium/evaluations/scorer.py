@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lexarium.foundation import rng
 from lexarium.foundation.types import Batch, Document, Example, Output, UserError
 from lexarium.objectives.framing import log_probabilities
 
@@ -101,12 +102,19 @@ class Scorer:
                 found[i] = values
         return found
 
-    def generate(self, prefixes: Sequence[Prefix], max_new_tokens: int) -> list[str]:
-        """Greedy continuations as text, up to eos or `max_new_tokens`, in corpus order."""
+    def generate(
+        self, prefixes: Sequence[Prefix], max_new_tokens: int, temperature: float = 0.0, key: int = 0
+    ) -> list[str]:
+        """Continuations as text, up to eos or `max_new_tokens`, in corpus order.
+
+        With temperature 0 greedy; else drawn from the distribution sharpened by 1/temperature. A draw is
+        a function of `key`, the prefix's place in the list and the position, so neither batching nor the
+        other prefixes change it.
+        """
         rows = [self._read(p) for p in prefixes]
         produced: list[list[int]] = [[] for _ in rows]
         going = list(range(len(rows)))
-        for _ in range(max_new_tokens):
+        for position in range(max_new_tokens):
             if not going:
                 break
             lengths = [len(rows[i][0]) + len(rows[i][1]) + len(produced[i]) for i in going]
@@ -115,7 +123,13 @@ class Scorer:
                 begun = [
                     (rows[i][0], np.concatenate([rows[i][1], produced[i]]).astype(np.int64)) for i in members
                 ]
-                for i, token in zip(members, self._next(begun).argmax(-1).tolist(), strict=True):
+                scores = self._next(begun)
+                if temperature > 0:
+                    drawn = [rng.generator(key, "sample", i, position).random() for i in members]
+                    tokens = _draw(scores.cpu().numpy(), temperature, np.array(drawn)).tolist()
+                else:
+                    tokens = scores.argmax(-1).tolist()
+                for i, token in zip(members, tokens, strict=True):
                     produced[i].append(token)
             going = [i for i in going if produced[i][-1] != self.roles["eos"]]
         return [
@@ -181,3 +195,10 @@ class Scorer:
                 dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
                 with torch.autocast(self.device.type, dtype=dtype):
                     yield
+
+
+def _draw(scores: np.ndarray, temperature: float, uniform: np.ndarray) -> np.ndarray:
+    """(n, V) log-probabilities and (n,) numbers in [0, 1) -> (n,) tokens, by inverting the distribution."""
+    scaled = scores.astype(np.float64) / temperature
+    weights = np.exp(scaled - scaled.max(1, keepdims=True)).cumsum(1)
+    return (weights <= (uniform * weights[:, -1])[:, None]).sum(1)

@@ -30,7 +30,7 @@ from lexarium.foundation.types import UserError
 Place = tuple[str | int, ...]
 """Path of a value inside nested configuration."""
 
-OUTSIDE = {"identity": False}
+OUTSIDE: Any = {"identity": False}
 
 
 class ConfigError(UserError):
@@ -220,7 +220,7 @@ def overlay(source: Source, changes: Mapping[Place, Any], origin: str) -> Source
                     f"{origin}: {dotted(place)}: there is no {dotted(place[: depth + 1])} to change"
                 )
             node = node[step]
-        last = place[-1]
+        last: Any = place[-1]
         if isinstance(node, dict) or (isinstance(node, list) and isinstance(last, int) and last < len(node)):
             node[last] = _copy(value)
         else:

@@ -22,7 +22,7 @@ from typing import Any
 
 from lexarium.foundation.types import UserError
 
-MANIFEST = "manifest.json"
+MANIFEST, CHECKSUM = "manifest.json", "checksum"
 
 
 class DiskError(UserError):
@@ -120,17 +120,30 @@ def read_json(path: Path) -> Any:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line in a single write; a reader sees whole lines or an unfinished last one."""
+    """Append one line in a single write; a reader sees whole lines or an unfinished last one.
+
+    What a killed writer left unfinished at the end is cut off first.
+    """
     with _disk_errors(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        start = os.fstat(descriptor).st_size
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            _append(descriptor, (line + "\n").encode())
-        except BaseException:
-            os.ftruncate(descriptor, start)  # truncating needs no space
-            raise
+            start = _cut_unfinished(descriptor)
+            try:
+                _append(descriptor, (line + "\n").encode())
+            except BaseException:
+                os.ftruncate(descriptor, start)  # truncating needs no space
+                raise
         finally:
             os.close(descriptor)
+
+
+def _cut_unfinished(descriptor: int) -> int:
+    """Truncate a file after its last line break; returns its size."""
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        size = os.pread(descriptor, size, 0).rfind(b"\n") + 1
+        os.ftruncate(descriptor, size)
+    return size
 
 
 def _append(descriptor: int, data: bytes) -> None:
@@ -172,8 +185,8 @@ class Directory:
     """A directory that appears complete or not at all.
 
     Files are written below a hidden temporary sibling; `commit` writes `manifest.json` (size and sha256
-    of every file, plus what the caller adds) last and renames. Leaving the block without `commit`, by an
-    exception or not, removes the temporary directory.
+    of every file, what the caller adds, and a checksum of the manifest itself) last and renames. Leaving
+    the block without `commit`, by an exception or not, removes the temporary directory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -206,7 +219,8 @@ class Directory:
     def commit(self, **manifest: Any) -> None:
         """Write the manifest and put the directory in its place (replacing an older one)."""
         with _disk_errors(self.path):
-            write_json(self.building / MANIFEST, {"files": self._files, **manifest})
+            content = {"files": self._files, **manifest}
+            write_json(self.building / MANIFEST, {**content, CHECKSUM: sha256_json(content)})
             if self.path.exists():
                 old = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.old")
                 self.path.rename(old)
@@ -226,6 +240,9 @@ def verify(path: Path) -> dict[str, Any]:
     if not manifest_path.exists():
         raise Damaged(f"{path}: no {MANIFEST}; the directory is incomplete")
     manifest = read_json(manifest_path)
+    content = {k: v for k, v in manifest.items() if k != CHECKSUM} if isinstance(manifest, dict) else {}
+    if not content or manifest.get(CHECKSUM) != sha256_json(content):
+        raise Damaged(f"{manifest_path}: content differs from its checksum")
     for name, entry in manifest["files"].items():
         file = path / name
         if not file.exists():

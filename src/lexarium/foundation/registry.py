@@ -67,9 +67,9 @@ def _declared(node: ast.ClassDef) -> dict[str, Any]:
 
 
 @cache
-def _scan(folder: str) -> dict[tuple[str, str], tuple[str, str]]:
-    """(kind, name) -> (module, class name) for every component class in a folder, by reading files."""
-    found: dict[tuple[str, str], tuple[str, str]] = {}
+def _scan(folder: str) -> dict[tuple[str, str], tuple[str, str, str]]:
+    """(kind, name) -> (module, class, first line of its docstring) of a folder's components, by reading files."""
+    found: dict[tuple[str, str], tuple[str, str, str]] = {}
     for path in sorted((_PACKAGE / folder).rglob("*.py")):
         relative = path.relative_to(_PACKAGE).with_suffix("")
         module = "lexarium." + ".".join(relative.parts)
@@ -81,7 +81,8 @@ def _scan(folder: str) -> dict[tuple[str, str], tuple[str, str]]:
                 where = (declared["kind"], declared["name"])
                 if where in found:
                     raise RuntimeError(f"two components are named {where}: {found[where]} and {module}")
-                found[where] = (module, node.name)
+                summary = (ast.get_docstring(node) or "").strip().splitlines()
+                found[where] = (module, node.name, summary[0] if summary else "")
     return found
 
 
@@ -90,13 +91,19 @@ def names(kind: str) -> list[str]:
     return sorted(name for k, name in _scan(_folder(kind)) if k == kind)
 
 
+def summaries(kind: str) -> dict[str, str]:
+    """Name -> first line of the docstring, for every component of a kind, without importing them."""
+    found = {name: entry[2] for (k, name), entry in _scan(_folder(kind)).items() if k == kind}
+    return dict(sorted(found.items()))
+
+
 def _folder(kind: str) -> str:
     if kind not in FOLDERS:
         raise UserError(f"unknown kind of component {kind!r}; kinds are {', '.join(FOLDERS)}")
     return FOLDERS[kind]
 
 
-def find(kind: str, name: str) -> type:
+def find(kind: str, name: str) -> Any:
     """The component class for a `type` string.
 
     Raises UserError with the nearest names when nothing is called so, or when the class found is of
@@ -151,7 +158,7 @@ def _load_file(path: Path) -> Any:
     return sys.modules[name]
 
 
-def source_file(cls: type) -> Path | None:
+def source_file(cls: Any) -> Path | None:
     """The file that defines a component class, when there is one."""
     module = sys.modules.get(cls.__module__)
     file = getattr(module, "__file__", None)

@@ -5,16 +5,21 @@ of (seed, step, example, position) made by the loader, the site a hash of the mo
 Padded, packed, micro-batched, stacked or replayed, on any number of ranks, the same token loses the same
 values. Integer arithmetic only: no generator, no state.
 
-The bits of one token and site are mix32(mix32(key ^ site) ^ mix32(j)) for j = 0, 1, ...; each 32-bit word
-serves two channels with 16 bits each, the low half first. A value is kept when its half, read as a signed
-number, is at least round(65536 p) - 32768, so the dropping probability is p to the nearest 1/65536 and
-the scale uses that value exactly. Attention weights hash both token keys, and pairs of heads share a word.
-`mix32` is the finaliser of MurmurHash3 (Appleby, public domain); numpy's twin is in `foundation.rng`.
+The bits of one token and site are the words mix32(mix32(key ^ site) ^ mix32(j)), j = 0, 1, ...; each
+32-bit word serves two channels, j with its low and j + C/2 with its high 16 bits. A value is kept when its
+16 bits, read as a signed number, are at least round(65536 p) - 32768, so the dropping probability is p to
+the nearest 1/65536 and the scale uses that value. Attention weights hash both token keys, and heads h and
+h + H/2 share a word. `mix32` is the finaliser of MurmurHash3 (Appleby, public domain); numpy's twin is in
+`foundation.rng`.
+
+The mask is made as the bit pattern of the factor itself (0 or 1 / (1 - p)), by integer operations: on a
+CPU comparisons and conversions from bool cost several times what these do.
 """
 
 from __future__ import annotations
 
 import functools
+import struct
 
 import torch
 from torch import Tensor, nn
@@ -43,56 +48,44 @@ def _mix32_(x: Tensor) -> Tensor:
 
 
 def threshold(p: float) -> int:
-    """How many of the 65,536 values of a 16-bit half mean `dropped`."""
+    """How many of the 65,536 values of 16 bits mean `dropped`."""
     return round(p * 65536)
 
 
+def scale(p: float) -> float:
+    """The factor of a kept value: 1 / (1 - p) with p as quantised."""
+    return 1.0 / (1.0 - threshold(p) / 65536)
+
+
 @functools.lru_cache(maxsize=64)
-def _channel_words(n: int, device: torch.device) -> Tensor:
+def _word_numbers(n: int, device: torch.device) -> Tensor:
     return mix32(torch.arange(n, dtype=torch.int32, device=device))
 
 
-def keep_channels(key: Tensor, n_channels: int, site: int, p: float) -> Tensor:
-    """(N,) int32 token keys -> (N, C) bool: which channels of each token are kept at a site."""
-    words = _channel_words((n_channels + 1) // 2, key.device)
-    bits = _mix32_(mix32(key ^ site).unsqueeze(-1) ^ words).view(torch.int16)
-    return bits[:, :n_channels] >= threshold(p) - 32768
+def _factors(words: Tensor, dim: int, n: int, p: float, dtype: torch.dtype) -> Tensor:
+    """int32 words -> factors 0 or scale(p), low halves then high halves along `dim`, cut to n."""
+    signed = torch.cat([words << 16, words], dim).bitwise_right_shift_(16)
+    # kept where signed >= threshold - 32768, that is where the difference below is negative
+    kept = signed.neg_().add_(threshold(p) - 32769).bitwise_right_shift_(31)
+    (bits,) = struct.unpack("<i", struct.pack("<f", scale(p) if dtype == torch.float32 else 1.0))
+    factors = kept.bitwise_and_(bits).view(torch.float32).narrow(dim, 0, n)
+    return factors if dtype == torch.float32 else factors.to(dtype) * scale(p)
 
 
-def keep_attention(query_key: Tensor, key_key: Tensor, n_heads: int, site: int, p: float) -> Tensor:
-    """(B, T) and (B, S) int32 -> (B, H, T, S) bool: which attention weights are kept."""
-    heads = _channel_words((n_heads + 1) // 2, query_key.device)
+def channel_factors(key: Tensor, n_channels: int, site: int, p: float, dtype: torch.dtype) -> Tensor:
+    """(N,) int32 token keys -> (N, C): the factor of every channel of every token at a site."""
+    words = mix32(key ^ site).unsqueeze(-1) ^ _word_numbers((n_channels + 1) // 2, key.device)
+    return _factors(_mix32_(words), -1, n_channels, p, dtype)
+
+
+def attention_factors(
+    query_key: Tensor, key_key: Tensor, n_heads: int, site: int, p: float, dtype: torch.dtype
+) -> Tensor:
+    """(B, T) and (B, S) int32 -> (B, H, T, S): the factor of every attention weight."""
+    heads = _word_numbers((n_heads + 1) // 2, query_key.device)
     row = mix32(mix32(query_key ^ site).unsqueeze(1) ^ heads[:, None])  # (B, H/2, T)
     column = mix32(key_key + _M1).unsqueeze(1)  # (B, 1, S)
-    bits = _mix32_(row.unsqueeze(-1) ^ column.unsqueeze(-2)).view(torch.int16)
-    b, h, t, s2 = bits.shape
-    kept = (bits >= threshold(p) - 32768).view(b, h, t, s2 // 2, 2)
-    return kept.permute(0, 1, 4, 2, 3).reshape(b, 2 * h, t, s2 // 2)[:, :n_heads]
-
-
-def apply_mask(x: Tensor, kept: Tensor, p: float) -> Tensor:
-    """x with dropped values set to zero and the others scaled by 1 / (1 - p)."""
-    return _Apply.apply(x, kept, 1.0 / (1.0 - threshold(p) / 65536))
-
-
-class _Apply(torch.autograd.Function):
-    """x * kept * scale, remembering one byte per value instead of four."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, kept: Tensor, scale: float) -> Tensor:
-        return x * kept * scale
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        _, kept, ctx.scale = inputs
-        ctx.save_for_backward(kept)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        (kept,) = ctx.saved_tensors
-        return gradient * kept * ctx.scale, None, None
+    return _factors(_mix32_(row.unsqueeze(-1) ^ column.unsqueeze(-2)), 1, n_heads, p, dtype)
 
 
 class Dropout(nn.Module):
@@ -106,14 +99,15 @@ class Dropout(nn.Module):
         """x (N, C) and the token keys (N,), or None for evaluation."""
         if key is None or threshold(self.p) == 0:
             return x
-        return apply_mask(x, keep_channels(key, x.shape[-1], self.site, self.p), self.p)
+        return x * channel_factors(key, x.shape[-1], self.site, self.p, x.dtype)
 
     def on_weights(self, weights: Tensor, query_key: Tensor | None, key_key: Tensor | None) -> Tensor:
         """Attention weights (B, H, T, S) with the keys of their rows (B, T) and columns (B, S)."""
         if query_key is None or key_key is None or threshold(self.p) == 0:
             return weights
-        kept = keep_attention(query_key, key_key, weights.shape[1], self.site, self.p)
-        return apply_mask(weights, kept, self.p)
+        return weights * attention_factors(
+            query_key, key_key, weights.shape[1], self.site, self.p, weights.dtype
+        )
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

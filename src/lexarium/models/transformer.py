@@ -118,7 +118,8 @@ class Block(nn.Module):
         )
         norm = lambda: make_norm(c.norm_type, c.d_model, c.norm_eps, c.norm_bias)
         self.attention, self.attention_norm = attention(c.positions == "rotary"), norm()
-        self.cross, self.cross_norm = (attention(False), norm()) if cross else (None, None)
+        self.cross: Any = attention(False) if cross else None
+        self.cross_norm: Any = norm() if cross else None
         self.feed_forward = FeedForward(
             c.d_model, c.d_ff or 4 * c.d_model, c.activation, c.feed_forward_bias, c.rate("feed_forward")
         )

@@ -38,7 +38,7 @@ def show(value: Any) -> str:
 
 
 def config_differences(table: Table) -> dict[str, Any]:
-    """`rows`: key, axis, values [{of: levels, value}]; `varies`: keys that differ inside arms; `base`: the rest.
+    """`rows`: key, axis, values [{of, value}]; `varies`: keys that differ inside arms; `base`: the rest.
 
     `of` maps axes to levels: one axis when the value follows from it, else all of them. `base` is YAML.
     """

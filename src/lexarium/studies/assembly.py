@@ -185,8 +185,9 @@ def train(
         trainer.load_state(
             checkpoint.read(checkpoint.directory(run.path, step), program.step.model, program.optimizer)
         )
+    world.barrier()  # every process has read the checkpoint before any is set aside
     if world.main:
-        discarded = run.files.discard_after(trainer.step, attempt)
+        discarded = run.files.discard_after(step, attempt)
         run.files.event(
             "start" if step is None else "resume", step=trainer.step, attempt=attempt, discarded=discarded
         )
@@ -267,7 +268,7 @@ def _listen(
         found = []
         for e in config.evaluations:
             name = evaluation_name(e)
-            if e.due(step, config.train.max_steps) and not run.files.evaluation_file(name, step).exists():  # type: ignore[attr-defined]
+            if e.due(step, config.train.max_steps) and not run.files.evaluation_file(name, step).exists():
                 found.append(name)
         return found
 

@@ -51,10 +51,9 @@ class Recorder:
             trainer.window = Window()
         self._say(step)
         now = time.monotonic()
-        if self.world.main and (due or now - self._status_time > STATUS_SECONDS):
-            if now - self._status_time > STATUS_SECONDS:
-                self.files.set_status(step=step)
-                self._status_time = now
+        if self.world.main and now - self._status_time > STATUS_SECONDS:
+            self.files.set_status(step=step)
+            self._status_time = now
         return False
 
     def _log(self, trainer: Trainer) -> None:

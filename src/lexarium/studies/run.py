@@ -21,7 +21,7 @@ from typing import Any
 from lexarium.foundation import registry, rng
 from lexarium.foundation.config import Source, resolved, validate, write_yaml
 from lexarium.foundation.files import read_json, remove_leftovers, write_atomic, write_json
-from lexarium.foundation.lock import Lock
+from lexarium.foundation.lock import Held, Lock
 from lexarium.foundation.provenance import collect, patch, refuse_secrets
 from lexarium.foundation.types import Result, UserError
 from lexarium.studies.run_config import SCHEMA, Identity, RunConfig, check, component_configs, evaluation_name
@@ -196,7 +196,7 @@ class Run:
             yield lock
 
     def _failed(self, error: BaseException, world: Any) -> None:
-        if not world.main:
+        if not world.main or isinstance(error, Held):  # the directory is another process's now
             return
         with contextlib.suppress(Exception):  # the disk may be full; the cause is raised to the caller
             if isinstance(error, KeyboardInterrupt):

@@ -65,7 +65,7 @@ class StopConfig(Config):
 
 
 def _default(kind: str, name: str) -> Any:
-    return lambda: registry.find(kind, name).Config()  # type: ignore[attr-defined]
+    return lambda: registry.find(kind, name).Config()
 
 
 class RunConfig(Config):
@@ -127,7 +127,7 @@ class Identity:
         found["start"]["weights"] = start(c.start).fingerprint()
         if c.stop_when:
             found["evaluations"] = [
-                {"version": registry.find("evaluation", e.type).version, **identity(e)}  # type: ignore[attr-defined]
+                {"version": registry.find("evaluation", e.type).version, **identity(e)}
                 for e in c.evaluations
                 if evaluation_name(e) == c.stop_when.metric.split(".")[0]
             ]
@@ -157,14 +157,14 @@ def check(config: RunConfig) -> None:
     if missing:
         partners = [
             n for n in registry.names("model") if registry.find("model", n).needs <= objective.produces
-        ]  # type: ignore[attr-defined]
+        ]
         raise Incompatible(
             f"model {config.model.type!r} needs the input {sorted(missing)[0]!r}, which objective"
             f" {config.objective.type!r} does not produce; models for this objective: {', '.join(partners) or 'none'}"
         )
     unread = objective.produces & {"source"} - model.consumes
     if unread:
-        partners = [n for n in registry.names("model") if "source" in registry.find("model", n).consumes]  # type: ignore[attr-defined]
+        partners = [n for n in registry.names("model") if "source" in registry.find("model", n).consumes]
         raise Incompatible(
             f"objective {config.objective.type!r} gives a source to read, which model {config.model.type!r} ignores;"
             f" models for this objective: {', '.join(partners)}"

@@ -5,7 +5,7 @@
     timing.jsonl                 clocks
     events.jsonl                 starts, stops, changed plans, skipped checkpoints, discarded rows
     evals/<name>/step-00012000.json (+ .parquet)      checkpoints/step-00012000/
-    discarded-<attempt>/         metrics rows and evaluations later than the checkpoint a run resumed from
+    discarded-<attempt>/         rows, evaluations and damaged checkpoints later than the one a run resumed from
 
 This file imports neither torch nor scipy: `study status`, `show` and `report` read runs through it.
 """
@@ -19,7 +19,15 @@ from typing import Any
 
 import yaml
 
-from lexarium.foundation.files import append_line, dumps_line, read_json, read_lines, write_atomic, write_json
+from lexarium.foundation.files import (
+    Damaged,
+    append_line,
+    dumps_line,
+    read_json,
+    read_lines,
+    write_atomic,
+    write_json,
+)
 from lexarium.foundation.lock import held
 from lexarium.foundation.types import Result, UserError
 
@@ -43,7 +51,12 @@ class RunFiles:
         """The resolved configuration."""
         if not self.exists:
             raise UserError(f"{self.path}: not a run directory (no {CONFIG})")
-        loaded = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
+        try:
+            loaded = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise Damaged(f"{self.path / CONFIG}: not valid YAML; the file was cut or edited") from error
+        if not isinstance(loaded, dict) or not isinstance(loaded.get("run"), dict):
+            raise UserError(f"{self.path}: not a run directory ({CONFIG} has no key `run`)")
         return dict(loaded["run"])
 
     def identity(self) -> dict[str, Any]:
@@ -70,7 +83,7 @@ class RunFiles:
     def set_status(self, **changes: Any) -> None:
         """Update status.json; the heartbeat counter moves with every write."""
         path = self.path / STATUS
-        empty = {"state": WAITING, "step": 0, "max_steps": None, "heartbeat": 0, "attempts": 0, "message": ""}
+        empty: dict[str, Any] = {"state": WAITING, "step": 0, "max_steps": None, "heartbeat": 0, "attempts": 0, "message": ""}
         status = read_json(path) if path.exists() else empty
         write_json(path, {**status, **changes, "heartbeat": status["heartbeat"] + 1})
 
@@ -110,10 +123,15 @@ class RunFiles:
 
     # -- resuming ------------------------------------------------------------------------------------
 
-    def discard_after(self, step: int, attempt: int) -> dict[str, int]:
-        """Set aside everything recorded for steps later than `step`; returns how much of what."""
+    def discard_after(self, checkpoint: int | None, attempt: int) -> dict[str, int]:
+        """Set aside everything later than the checkpoint a run resumes from (None: it starts anew).
+
+        Checkpoints that are passed over are damaged; left in place they would hide the good ones to come.
+        Returns how much of what.
+        """
+        step = checkpoint or 0
         aside = self.path / f"discarded-{attempt}"
-        count = {}
+        count: dict[str, int] = {}
         for file in (METRICS, TIMING):
             records = read_lines(self.path / file)
             later = [r for r in records if r["step"] > step]
@@ -130,6 +148,11 @@ class RunFiles:
                 target.mkdir(parents=True, exist_ok=True)
                 path.replace(target / path.name)
                 count["evals"] = count.get("evals", 0) + 1
+        for path in sorted((self.path / "checkpoints").glob("step-*")):
+            if checkpoint is None or int(path.name[5:]) > checkpoint:
+                (aside / "checkpoints").mkdir(parents=True, exist_ok=True)
+                path.replace(aside / "checkpoints" / path.name)
+                count["checkpoints"] = count.get("checkpoints", 0) + 1
         return count
 
 

@@ -134,7 +134,7 @@ def load_study(name: str, preset: str | None = None) -> tuple[StudyConfig, Sourc
     return validate(StudyConfig, source), source
 
 
-def flatten(content: Mapping[str, Any], keep: Iterable[str] = ()) -> dict[Place, Any]:
+def flatten(content: Mapping[str, Any], keep: Iterable[str | int] = ()) -> dict[Place, Any]:
     """Nested and dotted settings as {path: value}. A mapping with `type` replaces a whole component."""
     found: dict[Place, Any] = {}
 

@@ -57,10 +57,12 @@ class Loader:
         self._depth = 2 * workers
 
     def _plan(self, epoch: int) -> Plan:
-        if epoch not in self._plans:
+        plans = self._plans  # worker threads replace the dictionary, never change it
+        plan = plans.get(epoch)
+        if plan is None:
             plan = self.packing.plan(self.view.lengths, self._order_seed, epoch)
-            self._plans = {e: p for e, p in self._plans.items() if abs(e - epoch) <= 1} | {epoch: plan}
-        return self._plans[epoch]
+            self._plans = {e: p for e, p in plans.items() if abs(e - epoch) <= 1} | {epoch: plan}
+        return plan
 
     def numbers(self, step: int) -> np.ndarray:
         """(global_batch_size,) int64: the example numbers of a step, on every rank the same."""
@@ -118,17 +120,20 @@ def assemble(view: View, pieces: list[Any], objective: Any, number: int = 0, epo
     segment: list[np.ndarray] = []
     channels: dict[str, list[np.ndarray]] = {name: [] for name in view.split.channel_names}
     documents: list[int] = []
+    current = -1  # a window may begin with the separator of a document that lies before it
     for piece in pieces:
         if piece.document == SEPARATOR:
+            current = max(current, 0)
             ids.append(np.array([objective.roles["eos"]]))
             position.append(position[-1][-1:] + 1 if position else np.array([0]))
-            segment.append(np.array([max(0, len(documents) - 1)]))
-            for values in channels.values():
-                values.append(values[-1][-1:] if values else np.array([0]))
+            segment.append(np.array([current]))
+            for stretch in channels.values():
+                stretch.append(stretch[-1][-1:] if stretch else np.array([0]))
             continue
+        current += 1
         ids.append(view.tokens(*piece))
         position.append(np.arange(piece.start, piece.stop))
-        segment.append(np.full(piece.stop - piece.start, len(documents)))
+        segment.append(np.full(piece.stop - piece.start, current))
         if channels:
             for name, values in view.channels(*piece).items():
                 channels[name].append(values)

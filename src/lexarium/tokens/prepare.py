@@ -257,7 +257,8 @@ def _documents_digest(documents: list[Document]) -> str:
 def _encode(
     documents: list[Document], tokenizer: Vocabulary, split: str, part: int
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    ids, channels = [], {name: [] for name in sorted(documents[0].channels)}
+    ids: list[np.ndarray] = []
+    channels: dict[str, list[np.ndarray]] = {name: [] for name in sorted(documents[0].channels)}
     for i, document in enumerate(documents):
         where = f"document {part * PART + i} of split {split!r}"
         try:

@@ -160,7 +160,7 @@ def read(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
 
 def newest(run: Path) -> tuple[int | None, list[str]]:
     """Step of the newest checkpoint that verifies (None when there is none), and what was skipped, in words."""
-    skipped = []
+    skipped: list[str] = []
     for step in reversed(steps(run)):
         try:
             verify(directory(run, step))

@@ -133,9 +133,10 @@ class WarmRestarts:
         c = self.config
         if step < c.warmup_steps:
             return _warmup(step, c.warmup_steps)
-        done, cycle, length = step - c.warmup_steps, 0, float(c.period)
+        done, cycle, length = step - c.warmup_steps, 0, c.period
         while done >= length:
-            done, cycle, length = done - round(length), cycle + 1, length * c.factor
+            done, cycle = done - length, cycle + 1
+            length = round(c.period * c.factor**cycle)
         peak = max(c.floor, c.peak_decay**cycle)
         return c.floor + (peak - c.floor) * (1 + math.cos(math.pi * done / length)) / 2
 

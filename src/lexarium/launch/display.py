@@ -1,0 +1,359 @@
+"""What a person sees while something runs: steps, rate, time left.
+
+`Meter` shows one long piece of work, `StudyDisplay` many runs at once (it is the `Display` of the local
+launcher). On a terminal both draw bars; anywhere else they print a plain line after `FIRST` seconds and
+then every `EVERY` seconds, so that a log file stays short. Both write to one stream, standard error by
+default, and leave standard output to results.
+
+Time left is (work to do) / (work done since the start / time since the first progress); work found done
+at the start counts as done but not towards the rate.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from lexarium.launch.local import Job
+
+FIRST, EVERY = 2.0, 10.0
+REFRESH = 0.1
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `3 min 20 s`, `2 h 05 min`, `3 d 4 h`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def rate_text(rate: float) -> str:
+    """A rate with three figures."""
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" if rate >= 10 else f"{rate:.2f}"
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether bars can be drawn."""
+    return hasattr(stream, "isatty") and stream.isatty()
+
+
+class Pace:
+    """Amounts of work and the clock: the arithmetic of both displays."""
+
+    def __init__(
+        self,
+        totals: Mapping[str, int],
+        initial: Mapping[str, int] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.totals = dict(totals)
+        self.done = {name: (initial or {}).get(name, 0) for name in totals}
+        self._found = dict(self.done)
+        self._clock, self._first, self._last = clock, clock(), clock()
+
+    def move(self, name: str, done: int) -> None:
+        """`name` has come so far. Its first report of a resumed start does not count as progress."""
+        self.done[name] = done
+        self._last = self._clock()
+
+    @property
+    def total(self) -> int:
+        """All work."""
+        return sum(self.totals.values())
+
+    @property
+    def sum(self) -> int:
+        """Work done."""
+        return sum(self.done.values())
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self._first
+
+    @property
+    def rate(self) -> float:
+        """Work per second since the start, of what was not found done."""
+        worked = self.sum - sum(self._found.values())
+        seconds = self._last - self._first
+        return worked / seconds if seconds > 0 and worked > 0 else 0.0
+
+    @property
+    def left(self) -> float | None:
+        """Seconds to go, or None while nothing is known."""
+        return (self.total - self.sum) / self.rate if self.rate and self.total else None
+
+    def text(self, unit: str) -> str:
+        """`1,200/2,000 steps, 41.2 steps/s, 20 s left`, as far as it is known."""
+        amount = f"{self.sum:,}/{self.total:,} {unit}" if self.total else f"{self.sum:,} {unit}"
+        parts = [amount]
+        if self.rate:
+            parts.append(f"{rate_text(self.rate)} {unit}/s")
+        if self.left is not None and self.total > self.sum:
+            parts.append(f"{duration(self.left)} left")
+        return ", ".join(parts)
+
+
+class _Lines:
+    """Plain lines, sparse in time."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
+        self._stream, self._clock = stream, clock
+        self._next = clock() + FIRST
+
+    def due(self) -> bool:
+        """True when the next line may be printed; it then counts as printed."""
+        if self._clock() < self._next:
+            return False
+        self._next = self._clock() + EVERY
+        return True
+
+    def print(self, text: str) -> None:
+        """One line, at once."""
+        print(text, file=self._stream, flush=True)
+
+
+class Meter:
+    """Progress of one long piece of work, as a context manager.
+
+    with Meter("training", total=2000, unit="steps") as meter:
+        meter.move(40, "loss 3.21")
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: int = 0,
+        unit: str = "steps",
+        initial: int = 0,
+        stream: TextIO | None = None,
+        quiet: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`total` 0 = not known. `quiet` shows nothing."""
+        self.what, self.unit, self.quiet = what, unit, quiet
+        self._stream = stream or sys.stderr
+        self.pace = Pace({what: total}, {what: initial}, clock)
+        self._lines = _Lines(self._stream, clock)
+        self._clock, self._drawn = clock, float("-inf")
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Meter:
+        if not self.quiet and is_terminal(self._stream):
+            self._bar = _bars(self._stream)
+            self._bar.start()
+            total = self.pace.total or None
+            self._task = self._bar.add_task(self.what, total=total, completed=self.pace.sum, text="")
+        return self
+
+    def start_from(self, done: int) -> None:
+        """Work turns out to be done already."""
+        self.pace = Pace({self.what: self.pace.total}, {self.what: done}, self._clock)
+
+    def move(self, done: int, note: str = "") -> None:
+        """So much is done; `note` stands behind the numbers."""
+        self.pace.move(self.what, done)
+        if self.quiet:
+            return
+        if self._bar is None:
+            if self._lines.due():
+                self._lines.print(f"{self.what}: {self._text(note)}")
+        elif self._clock() - self._drawn > REFRESH or done == self.pace.total:
+            self._drawn = self._clock()
+            self._bar.update(self._task, completed=done, text=self._text(note), description=self.what)
+
+    def _text(self, note: str) -> str:
+        return ", ".join(part for part in (self.pace.text(self.unit), note) if part)
+
+    def say(self, message: str) -> None:
+        """A line beside the progress."""
+        if self.quiet:
+            return
+        if self._bar is None:
+            self._lines.print(message)
+        else:
+            self._bar.console.print(message, markup=False, highlight=False)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _bars(stream: TextIO) -> Any:
+    """rich's bars with our text behind them."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=28),
+        TextColumn("{task.fields[text]}", markup=False),
+        console=Console(file=stream),
+        transient=True,
+    )
+
+
+# --- many runs --------------------------------------------------------------------------------------
+
+
+class StudyDisplay(Protocol):
+    """A launcher's display, as a context manager."""
+
+    def __enter__(self) -> StudyDisplay: ...
+    def __exit__(self, *_: object) -> None: ...
+    def started(self, job: Job) -> None: ...
+    def moved(self, job: Job, step: int) -> None: ...
+    def ended(self, job: Job, state: str, message: str) -> None: ...
+    def say(self, message: str) -> None: ...
+
+
+def study_display(
+    jobs: Sequence[Job], steps: Mapping[str, int] | None = None, stream: TextIO | None = None
+) -> StudyDisplay:
+    """Bars on a terminal, plain lines elsewhere. `steps`: what runs (by directory name) have done already."""
+    stream = stream or sys.stderr
+    return BarDisplay(jobs, steps, stream) if is_terminal(stream) else LineDisplay(jobs, steps, stream)
+
+
+class _Runs:
+    """Which of the jobs run, and how far all have come."""
+
+    def __init__(self, jobs: Sequence[Job], steps: Mapping[str, int] | None, clock: Callable[[], float]) -> None:
+        self.pace = Pace({j.path.name: j.max_steps for j in jobs}, steps, clock)
+        self.n, self.running, self.ended = len(jobs), dict[str, float](), dict[str, str]()
+        self._clock = clock
+
+    def start(self, job: Job) -> None:
+        self.running[job.path.name] = self._clock()
+
+    def end(self, job: Job, state: str) -> float:
+        """Seconds the job took in this session."""
+        name = job.path.name
+        self.ended[name] = state
+        if state == "done":
+            self.pace.move(name, job.max_steps)
+        else:  # a failed run leaves the sum of what is still to do
+            self.pace.totals[name] = self.pace.done[name]
+        return self._clock() - self.running.pop(name, self._clock())
+
+    def text(self) -> str:
+        """`12/30 runs, 2 running, 31 %, 41.2 steps/s, 20 min 10 s left`."""
+        finished = sum(state == "done" for state in self.ended.values())
+        parts = [f"{finished}/{self.n} runs done", f"{len(self.running)} running"]
+        other = len(self.ended) - finished
+        if other:
+            parts.append(f"{other} not finished")
+        if self.pace.total:
+            parts.append(f"{100 * self.pace.sum / self.pace.total:.0f} %")
+        if self.pace.rate:
+            parts.append(f"{rate_text(self.pace.rate)} steps/s")
+        if self.pace.left is not None and self.pace.total > self.pace.sum:
+            parts.append(f"{duration(self.pace.left)} left")
+        return ", ".join(parts)
+
+
+def _ended_line(job: Job, state: str, seconds: float, message: str) -> str:
+    first = message.splitlines()[0] if message else ""
+    return f"{state:9} {job.name} ({duration(seconds)})" + (f": {first}" if first else "")
+
+
+class LineDisplay:
+    """Plain lines: one per run that ends, and a summary every few seconds."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        steps: Mapping[str, int] | None,
+        stream: TextIO,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._runs, self._lines = _Runs(jobs, steps, clock), _Lines(stream, clock)
+
+    def __enter__(self) -> LineDisplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def started(self, job: Job) -> None:
+        """A worker has taken a run."""
+        self._runs.start(job)
+
+    def moved(self, job: Job, step: int) -> None:
+        """A run has come to a step."""
+        self._runs.pace.move(job.path.name, step)
+        if self._lines.due():
+            self._lines.print(self._runs.text())
+
+    def ended(self, job: Job, state: str, message: str) -> None:
+        """A run is finished, stopped or failed."""
+        seconds = self._runs.end(job, state)
+        self._lines.print(_ended_line(job, state, seconds, message))
+
+    def say(self, message: str) -> None:
+        """Something a run wants to be known."""
+        self._lines.print(message)
+
+
+class BarDisplay:
+    """One bar for everything and one for every run in work."""
+
+    def __init__(self, jobs: Sequence[Job], steps: Mapping[str, int] | None, stream: TextIO) -> None:
+        self._runs = _Runs(jobs, steps, time.monotonic)
+        self._bars = _bars(stream)
+        self._tasks: dict[str, Any] = {}
+        self._drawn = 0.0
+        self._all = self._bars.add_task(
+            "all runs", total=self._runs.pace.total or None, completed=self._runs.pace.sum, text=self._runs.text()
+        )
+
+    def __enter__(self) -> BarDisplay:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def _overall(self) -> None:
+        pace = self._runs.pace
+        self._bars.update(self._all, total=pace.total, completed=pace.sum, text=self._runs.text())
+
+    def started(self, job: Job) -> None:
+        """A worker has taken a run."""
+        self._runs.start(job)
+        done = self._runs.pace.done[job.path.name]
+        self._tasks[job.path.name] = self._bars.add_task(job.name, total=job.max_steps, completed=done, text="")
+        self._overall()
+
+    def moved(self, job: Job, step: int) -> None:
+        """A run has come to a step."""
+        self._runs.pace.move(job.path.name, step)
+        if job.path.name in self._tasks:
+            text = f"{step:,}/{job.max_steps:,} steps"
+            self._bars.update(self._tasks[job.path.name], completed=step, text=text)
+        if time.monotonic() - self._drawn > REFRESH:
+            self._drawn = time.monotonic()
+            self._overall()
+
+    def ended(self, job: Job, state: str, message: str) -> None:
+        """A run is finished, stopped or failed."""
+        task = self._tasks.pop(job.path.name, None)
+        if task is not None:
+            self._bars.remove_task(task)
+        line = _ended_line(job, state, self._runs.end(job, state), message)
+        self._bars.console.print(line, markup=False, highlight=False)
+        self._overall()
+
+    def say(self, message: str) -> None:
+        """Something a run wants to be known."""
+        self._bars.console.print(message, markup=False, highlight=False)
