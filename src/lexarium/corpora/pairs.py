@@ -303,6 +303,7 @@ class _Builder:
             rules = {(True, True): "both", (True, False): HIERARCHICAL, (False, True): LINEAR}
             self._fields[key] = {
                 "kind": self.task.markers[column],
+                "transformed": column == TRANSFORM,
                 **template.fields(),
                 **own,
                 "rules_agree": main == linear,

@@ -19,7 +19,7 @@ descendants call gen "test". Template-diversity data (files question_D20 ... que
 kabirahuja2431/transformers-hg) are `templates: 20` with `template_weights: uniform`; with `natural`, the
 variants named v2. rule: hierarchical and rule: linear correspond to question_main and question_first.
 
-Fields of a document: kind (quest, decl); subject and vp (shapes, see grammar.py; vp may be intrans);
+Fields of a document: kind (quest, decl); transformed (after quest); subject and vp (shapes, see grammar.py; vp may be intrans);
 subject_rc (none, sbj, obj); number (sg, pl) of the subject; template (word classes of the first
 sentence); n_aux (auxiliaries in the first sentence, 1 to 3); n_distinct_aux; rules_agree (both rules give
 this pair's second sentence alike); rule (whose answer the text holds: both, hierarchical, linear,

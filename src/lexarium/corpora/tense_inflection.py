@@ -20,7 +20,7 @@ The composition of the training split alone can be changed: `past_ratio`, `prese
 inventory; templates are drawn from the grammar instead of copied from the original lines). Val and test
 keep the plain composition.
 
-Fields of a document: kind (PAST, PRESENT); subject and vp (shapes, see grammar.py; vp may be intrans);
+Fields of a document: kind (PAST, PRESENT); transformed (after PRESENT); subject and vp (shapes, see grammar.py; vp may be intrans);
 subject_rc (none, sbj, obj); number (sg, pl) of the subject's head; template (word classes of the first
 sentence); n_verbs (1 to 3); nearest_number (of the last noun before the main verb); nearest_agrees
 (number equals nearest_number); rules_agree (both rules give this pair's second sentence alike: always so

@@ -96,28 +96,52 @@ class Source:
 # --- YAML -------------------------------------------------------------------------------------------
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 scalars: `1e-4` is a float, `no` and `on` are strings."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, regexp)
-        for tag, regexp in resolvers
-        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\.\d[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+_NUMBER = r"[0-9]+(?:_[0-9]+)*"
+_SCALARS: dict[str, tuple[str, str]] = {
+    "null": (r"~|null|Null|NULL|", "~nN\0"),
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (rf"[-+]?{_NUMBER}|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    "float": (
+        rf"[-+]?(?:{_NUMBER}\.(?:{_NUMBER})?|\.{_NUMBER})(?:[eE][-+]?[0-9]+)?|[-+]?{_NUMBER}[eE][-+]?[0-9]+"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+.0123456789",
     ),
-    list("-+.0123456789"),
-)
+}
+"""Scalars that are not text in the core schema of YAML 1.2, and their first characters. Beyond it, digits
+may be grouped: 100_000."""
+_TAG = "tag:yaml.org,2002:"
+
+
+class _Loader(yaml.SafeLoader):
+    """Finds the tags of YAML 1.2: `1e-4` is a number; `no`, `1:30` and `2024-01-01` are text."""
+
+    yaml_implicit_resolvers: Any = {}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that a reader of YAML 1.1 or of YAML 1.2 would take for something else."""
+
+    yaml_implicit_resolvers: Any = {k: list(v) for k, v in yaml.SafeDumper.yaml_implicit_resolvers.items()}
+
+
+for _name, (_pattern, _first) in _SCALARS.items():
+    for _class in (_Loader, _Dumper):
+        _firsts = ["" if c == "\0" else c for c in _first]
+        _class.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), _firsts)
+
+
+def _int(text: str) -> int:
+    base = {"0o": 8, "0x": 16}.get(text[:2])
+    return int(text) if base is None else int(text[2:], base)
+
+
+_READ: dict[str, Any] = {
+    "str": str,
+    "null": lambda text: None,
+    "bool": lambda text: {"true": True, "false": False}[text.lower()],
+    "int": _int,
+    "float": lambda text: float(text.lower().replace(".inf", "inf").replace(".nan", "nan")),
+}
 
 
 def read_yaml(path: Path | str) -> Source:
@@ -153,28 +177,41 @@ def parse_yaml(text: str, name: str) -> Source:
     return source
 
 
-def _construct(node: yaml.Node, name: str, place: Place, origins: dict[Place, str]) -> Any:
-    origins[place] = f"{name}:{node.start_mark.line + 1}"
-    if isinstance(node, yaml.MappingNode):
+def _construct(
+    node: yaml.Node, name: str, place: Place, origins: dict[Place, str], inside: tuple[yaml.Node, ...] = ()
+) -> Any:
+    line = f"{name}:{node.start_mark.line + 1}"
+    origins[place] = line
+    kind = node.tag.removeprefix(_TAG)
+    if node in inside:
+        raise ConfigError(f"{line}: {dotted(place)} contains itself")
+    if isinstance(node, yaml.MappingNode) and kind == "map":
         result: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key = yaml.constructor.SafeConstructor().construct_object(key_node)
             line = f"{name}:{key_node.start_mark.line + 1}"
-            if not isinstance(key, str | int):
+            key = _construct(key_node, name, place, {})
+            if isinstance(key, bool) or not isinstance(key, str | int):
                 raise ConfigError(f"{line}: a key must be text, found {key!r}")
+            if key == "<<" and key_node.style is None:
+                raise ConfigError(f"{line}: merging with << is not part of YAML 1.2; write the keys out")
             if key in result:
                 raise ConfigError(f"{line}: key {key!r} appears twice")
-            result[key] = _construct(value_node, name, (*place, key), origins)
+            result[key] = _construct(value_node, name, (*place, key), origins, (*inside, node))
             origins[(*place, key)] = line
         return result
-    if isinstance(node, yaml.SequenceNode):
-        return [_construct(child, name, (*place, i), origins) for i, child in enumerate(node.value)]
-    return yaml.constructor.SafeConstructor().construct_object(node)
+    if isinstance(node, yaml.SequenceNode) and kind == "seq":
+        return [
+            _construct(n, name, (*place, i), origins, (*inside, node)) for i, n in enumerate(node.value)
+        ]
+    try:
+        return _READ[kind](node.value)
+    except (KeyError, ValueError, TypeError, AttributeError):
+        raise ConfigError(f"{line}: not valid YAML: cannot read a value of type {node.tag!r}") from None
 
 
 def write_yaml(data: Mapping[str, Any]) -> str:
-    """YAML text that `parse_yaml` reads back equal."""
-    return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=100)
+    """YAML text that `parse_yaml`, and any reader of YAML 1.1, reads back equal."""
+    return yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 # --- overrides --------------------------------------------------------------------------------------
@@ -203,7 +240,7 @@ def parse_overrides(arguments: Iterable[str]) -> dict[Place, Any]:
 
 def parse_path(path: str) -> Place:
     """`a.0.b` -> ("a", 0, "b")."""
-    return tuple(int(step) if step.isdigit() else step for step in path.split("."))
+    return tuple(int(step) if re.fullmatch("[0-9]+", step) else step for step in path.split("."))
 
 
 def overlay(source: Source, changes: Mapping[Place, Any], origin: str) -> Source:

@@ -73,7 +73,8 @@ def _scan(folder: str) -> dict[tuple[str, str], tuple[str, str, str]]:
     for path in sorted((_PACKAGE / folder).rglob("*.py")):
         relative = path.relative_to(_PACKAGE).with_suffix("")
         module = "lexarium." + ".".join(relative.parts)
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        text = path.read_text(encoding="utf-8")
+        for node in ast.parse(text).body if "kind" in text else ():
             if not isinstance(node, ast.ClassDef):
                 continue
             declared = _declared(node)
@@ -134,24 +135,28 @@ def _outside(name: str) -> type:
     where, _, attribute = name.rpartition(":")
     try:
         module = _load_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
-    except (ImportError, OSError) as error:
-        raise UserError(f"cannot import {where!r} for type {name!r}: {error}") from error
+    except Exception as error:  # whatever foreign code raises while it is imported
+        raise UserError(
+            f"cannot import {where!r} for type {name!r}: {type(error).__name__}: {error}"
+        ) from error
     if not hasattr(module, attribute):
         raise UserError(f"{where!r} has no class {attribute!r} (type {name!r})")
     return getattr(module, attribute)
 
 
 def _load_file(path: Path) -> Any:
+    """The module of a file, by its content: no cached bytecode, which may be that of an older text."""
     source = path.resolve(strict=True)
-    name = "lexarium_plugin_" + hashlib.sha256(str(source).encode() + source.read_bytes()).hexdigest()[:12]
+    text = source.read_bytes()
+    name = "lexarium_plugin_" + hashlib.sha256(str(source).encode() + text).hexdigest()[:12]
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, source)
-        if spec is None or spec.loader is None:
+        if spec is None:
             raise ImportError(f"not a Python file: {path}")
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:
-            spec.loader.exec_module(module)
+            exec(compile(text, str(source), "exec"), module.__dict__)
         except BaseException:
             del sys.modules[name]
             raise

@@ -5,8 +5,8 @@ launcher). On a terminal both draw bars; anywhere else they print a plain line a
 then every `EVERY` seconds, so that a log file stays short. Both write to one stream, standard error by
 default, and leave standard output to results.
 
-Time left is (work to do) / (work done since the start / time since the first progress); work found done
-at the start counts as done but not towards the rate.
+Time left is work to do divided by the rate since the start; work found done at the start counts as done
+but not towards the rate.
 """
 
 from __future__ import annotations
@@ -46,23 +46,35 @@ def is_terminal(stream: TextIO) -> bool:
 
 
 class Pace:
-    """Amounts of work and the clock: the arithmetic of both displays."""
+    """Amounts of work and the clock: the arithmetic of both displays.
+
+    With `resumes` the first report of a name tells where it starts from (a resumed run), which is not
+    progress; the clock then starts with the first report.
+    """
 
     def __init__(
         self,
         totals: Mapping[str, int],
         initial: Mapping[str, int] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        resumes: bool = False,
     ) -> None:
         self.totals = dict(totals)
         self.done = {name: (initial or {}).get(name, 0) for name in totals}
         self._found = dict(self.done)
+        self._waiting = set(totals) if resumes else set()
+        self._resumes = resumes
         self._clock, self._first, self._last = clock, clock(), clock()
 
     def move(self, name: str, done: int) -> None:
-        """`name` has come so far. Its first report of a resumed start does not count as progress."""
-        self.done[name] = done
+        """`name` has come so far."""
         self._last = self._clock()
+        if self._resumes and len(self._waiting) == len(self.totals):
+            self._first = self._last
+        if name in self._waiting:
+            self._waiting.remove(name)
+            self._found[name] = done
+        self.done[name] = done
 
     @property
     def total(self) -> int:
@@ -141,7 +153,7 @@ class Meter:
         """`total` 0 = not known. `quiet` shows nothing."""
         self.what, self.unit, self.quiet = what, unit, quiet
         self._stream = stream or sys.stderr
-        self.pace = Pace({what: total}, {what: initial}, clock)
+        self.pace = Pace({"": total}, {"": initial}, clock)
         self._lines = _Lines(self._stream, clock)
         self._clock, self._drawn = clock, float("-inf")
         self._bar: Any = None
@@ -157,11 +169,11 @@ class Meter:
 
     def start_from(self, done: int) -> None:
         """Work turns out to be done already."""
-        self.pace = Pace({self.what: self.pace.total}, {self.what: done}, self._clock)
+        self.pace = Pace({"": self.pace.total}, {"": done}, self._clock)
 
     def move(self, done: int, note: str = "") -> None:
         """So much is done; `note` stands behind the numbers."""
-        self.pace.move(self.what, done)
+        self.pace.move("", done)
         if self.quiet:
             return
         if self._bar is None:
@@ -229,7 +241,7 @@ class _Runs:
     """Which of the jobs run, and how far all have come."""
 
     def __init__(self, jobs: Sequence[Job], steps: Mapping[str, int] | None, clock: Callable[[], float]) -> None:
-        self.pace = Pace({j.path.name: j.max_steps for j in jobs}, steps, clock)
+        self.pace = Pace({j.path.name: j.max_steps for j in jobs}, steps, clock, resumes=True)
         self.n, self.running, self.ended = len(jobs), dict[str, float](), dict[str, str]()
         self._clock = clock
 

@@ -68,11 +68,10 @@ class Drawing:
         return [(label, i % len(LIGHT)) for i, label in enumerate(labels)] if len(labels) > 1 else []
 
     def _color(self, legend: bool = False) -> Spec:
+        """Colour by level; files show a legend for it, the page has its own."""
         title = self.words.metric(self.primary) if self.primary else None
-        shown = {"title": title, "symbolOpacity": 1, "symbolStrokeWidth": 3}
-        return encode(
-            "level", "N", scale={"domain": self.levels()}, legend=shown if legend and self.legend() else None
-        )
+        shown = {} if legend and self.legend() else {"legend": None}
+        return encode("level", "N", title=title, scale={"domain": self.levels()}, **shown)
 
     def _references(self, metric: str) -> list[Row]:
         return [{"at": r.value, "label": r.label} for r in self.report.reference if r.metric == metric]
@@ -116,7 +115,7 @@ class Drawing:
             "y": encode("row", "N", sort=order, title=None, axis=row_axis()),
             "yOffset": encode("jitter", scale={"domain": [-1, 1]}),
         }
-        x = encode("value", title=title_lines(label), scale=scale, axis={"tickCount": 6})
+        x = encode("value", title=title_lines(label, 34), scale=scale, axis={"tickCount": 6})
         tips = [encode("run", "N"), encode("seed", "N"), encode("value"), encode("step", format=",d")]
         circle = {"type": "circle", "size": 62, "opacity": 0.72}
         diamond = {
@@ -141,7 +140,7 @@ class Drawing:
             layer(f"{name}means", text, x=encode("mean"), **place, text=encode("text", "N")),
         ]
         data = {name: marks, f"{name}means": means, f"{name}ref": found}
-        return {"title": title_lines(title), "height": {"step": 74}, "layer": layers, "datasets": data}
+        return {"title": title_lines(title), "height": 74 * len(order), "layer": layers, "datasets": data}
 
     # --- curves -------------------------------------------------------------------------------------
 
@@ -317,7 +316,7 @@ class Drawing:
             ]
             data = {f"tv{i}": points, f"tau{i}": [{"tv": tau}]}
             panels.append({"title": title_lines(title), "height": 230, "layer": layers, "datasets": data})
-        caption = f"One point per run; left of the dashed line (TV/T = {number(tau)}) a run counts as stable."
+        caption = f"One point per run; left of the dashed line (TV/T = {tau}) a run counts as stable."
         return Figure(
             f"stability-{slug(metric)}", f"{label}: stability and outcome", caption, panels, self.legend()
         )
@@ -360,7 +359,7 @@ class Drawing:
             layer("forest", dot, x=encode("estimate"), y=y, tooltip=tips),
         ]
         data = {"forest": rows, "forestnull": [{"low": 1.0 if form == "ratio" else 0.0}]}
-        panel = {"height": {"step": 40}, "layer": layers, "datasets": data}
+        panel = {"height": 40 * len(rows), "layer": layers, "datasets": data}
         caption = "Dot and bar: estimate and interval of each contrast. Dashed: no difference."
         name = f"contrasts-{slug(metric)}-{form}"
         return Figure(name, f"{self.words.metric(metric)}: all contrasts", caption, [panel])

@@ -30,7 +30,7 @@ SANS = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-seri
 def look(dark: bool = False) -> Spec:
     """Vega-Lite configuration for white paper, or for a dark screen."""
     ink, faint, grid, small = (
-        ("#e8eaee", "#7d8590", "#343a43", "#a3acb8") if dark else ("#20242a", "#8a919c", "#e6e8eb", "#69707b")
+        ("#e8eaee", "#7d8590", "#2a3038", "#a3acb8") if dark else ("#20242a", "#8a919c", "#e6e8eb", "#69707b")
     )
     title = {"titleColor": ink, "titleFontWeight": "normal"}
     return {
@@ -50,7 +50,14 @@ def look(dark: bool = False) -> Spec:
             "tickSize": 4,
         },
         "title": {"color": ink, "fontSize": 12, "fontWeight": 600, "anchor": "start", "frame": "group"},
-        "legend": {**title, "labelColor": ink, "orient": "top", "labelLimit": 400},
+        "legend": {
+            **title,
+            "labelColor": ink,
+            "orient": "top",
+            "labelLimit": 400,
+            "symbolOpacity": 1,
+            "symbolStrokeWidth": 3,
+        },
         "style": {
             "ink": {"color": ink},
             "ink-text": {"color": ink, "fontSize": 11, "fontWeight": 600},
@@ -69,6 +76,8 @@ class Figure:
     caption: str
     panels: list[Spec]
     legend: list[tuple[str, int]] = field(default_factory=list)
+    dots: bool = False
+    """The legend shows dots, not lines."""
 
     def static(self) -> Spec:
         """One specification with every panel, for a file."""
@@ -105,7 +114,7 @@ def references(channel: str, data: str, rows: Sequence[Spec]) -> list[Spec]:
     if not rows:
         return []
     rule = {"type": "rule", "strokeDash": [3, 3], "style": "reference"}
-    text = {"type": "text", "style": "reference-text"}
+    text: Spec = {"type": "text", "style": "reference-text"}
     edge: Spec = {"y": {"value": -6}}
     if channel == "y":
         text |= {"align": "left", "dy": -5}
@@ -129,9 +138,9 @@ def value_scale(values: Sequence[float], everything: Sequence[float]) -> Spec:
     return {"zero": False, "nice": True, "padding": 6}
 
 
-def title_lines(text: str) -> list[str] | str:
+def title_lines(text: str, width: int = 46) -> list[str] | str:
     """A title in lines that fit a narrow panel."""
-    return textwrap.wrap(text, 46) or ""
+    return textwrap.wrap(text, width) or ""
 
 
 def wrap(text: str, width: int = 20) -> str:

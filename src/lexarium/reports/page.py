@@ -206,7 +206,7 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
                 old.unlink()
 
 
-BUNDLE = "import sys, vl_convert; sys.stdout.buffer.write(vl_convert.javascript_bundle(None).encode())"
+BUNDLE = "import sys, vl_convert; sys.stdout.buffer.write(vl_convert.javascript_bundle().encode())"
 
 
 def vega_bundle(folder: Path) -> Callable[[], str]:
@@ -227,7 +227,8 @@ def vega_bundle(folder: Path) -> Callable[[], str]:
         if process.returncode or not output:
             import vl_convert
 
-            output = vl_convert.javascript_bundle(None).encode()
+            make: Any = vl_convert.javascript_bundle
+            output = make().encode()
         text = output.decode().replace("</script", "<\\/script")
         write_atomic(kept, text)
         return text

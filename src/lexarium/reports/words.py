@@ -21,6 +21,7 @@ from lexarium.studies.compare import ReportConfig
 
 MINUS = "\u2212"
 DASH = "\u2013"
+NBSP = "\u00a0"
 
 VERDICTS = {
     "none": "No result yet",
@@ -77,8 +78,8 @@ def p_value(p: float | None) -> str:
 
 
 def interval(bounds: Sequence[float] | None, write: Any = number) -> str:
-    """`[0.050, 0.370]`."""
-    return DASH if bounds is None else f"[{write(bounds[0])}, {write(bounds[1])}]"
+    """`[0.050, 0.370]`, which does not break over lines."""
+    return DASH if bounds is None else f"[{write(bounds[0])},{NBSP}{write(bounds[1])}]"
 
 
 def duration(seconds: float | None) -> str:
@@ -139,8 +140,8 @@ class Words:
 
     def sentence(self, result: Mapping[str, Any]) -> str:
         """The answer of one contrast, in one sentence."""
-        where = f"{self.levels(result['where'])}: " if result["where"] else ""
-        where = where[:1].upper() + where[1:]
+        scope = ", ".join(f"{self.metric(a)} {self.level(a, v)}" for a, v in result["where"].items())
+        where = f"{scope[:1].upper()}{scope[1:]}: " if scope else ""
         metric, at = self.metric(result["metric"]), _at(result)
         if result["estimate"] is None:
             why = result["notes"][0] if result["notes"] else "No value in one of the arms."
@@ -155,7 +156,7 @@ class Words:
         other = f"{self.level(axis, result['from'])} ({number(arms['from']['mean'])})"
         if result["as"] == "ratio":
             return f"{metric} with {to} is {number(estimate)} times that with {other}"
-        if estimate == 0:
+        if abs(estimate) < 1e-12:
             return f"{metric} is the same with {to} as with {other}"
         more = "higher" if estimate > 0 else "lower"
         return f"{metric} is {self.value(result, abs(estimate))} {more} with {to} than with {other}"
@@ -173,20 +174,19 @@ class Words:
         text += f", from {seeds}"
         if result["p"] is not None:
             corrected = result["p_adjusted"] != result["p"]
-            text += f"; permutation p = {p_value(result['p_adjusted'])}{' (corrected)' if corrected else ''}"
+            p = p_value(result["p_adjusted"])
+            p = p.replace("<", f"<{NBSP}") if p[0] == "<" else f"={NBSP}{p}"
+            text += f"; permutation p{NBSP}{p}{' (corrected)' if corrected else ''}"
         elif result["interval"]:
             text += "; too few seeds for a permutation test"
-        return text.replace("p = <", "p < ")
+        return text
 
     def expectation(self, result: Mapping[str, Any]) -> str:
         """What the claim predicts for this contrast, or nothing."""
         if not result["expect"]:
             return ""
-        axis = result["axis"]
-        return (
-            f"The claim predicts that {self.metric(result['metric'])} is {result['expect']} with "
-            f"{self.level(axis, result['to'])} than with {self.level(axis, result['from'])}."
-        )
+        to, other = (self.level(result["axis"], result[side]) for side in ("to", "from"))
+        return f"Predicted by the claim: {result['expect']} with {to} than with {other}."
 
 
 def _at(result: Mapping[str, Any]) -> str:

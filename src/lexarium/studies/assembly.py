@@ -264,15 +264,16 @@ def _listen(
     data: EvaluationData | None = None
     built: dict[str, Any] = {}
 
-    def due(step: int) -> list[str]:
+    def due(step: int, last: bool) -> list[str]:
         found = []
         for e in config.evaluations:
-            name = evaluation_name(e)
-            if e.due(step, config.train.max_steps) and not run.files.evaluation_file(name, step).exists():
-                found.append(name)
+            file = run.files.evaluation_file(evaluation_name(e), step)
+            done = file.exists() and not (last and e.items and not file.with_suffix(".parquet").exists())
+            if (last or e.due(step, config.train.max_steps)) and not done:
+                found.append(evaluation_name(e))
         return found
 
-    def evaluate_now(name: str, step: int) -> None:
+    def evaluate_now(name: str, step: int, last: bool) -> None:
         nonlocal data
         evaluation = run.evaluation(name)
         if name not in built:
@@ -289,11 +290,9 @@ def _listen(
         )
         result = built[name].run(scorer, run.key(name, step))
         lock.check()
-        run.files.write_evaluation(
-            name, step, result, items=evaluation.items and step == config.train.max_steps
-        )
+        run.files.write_evaluation(name, step, result, items=evaluation.items and last)
 
-    history = lambda: series(run.files, config.stop_when.metric) if config.stop_when else []
+    history = lambda step: series(run.files, config.stop_when.metric, step) if config.stop_when else []
     recorder = Recorder(run.files, lock, world, attempt, loader.epoch, progress)
     stopper = Stopper(flag, world, config.stop_when, history)
     trainer.listeners += [
@@ -307,6 +306,8 @@ def _listen(
 
 def _finish(run: Any, trainer: Trainer, finished: bool, flag: StopFlag, world: World) -> str:
     """Save where training stopped and say so."""
+    if finished:  # by `stop_when`: what is due after the last step is due here
+        next(x for x in trainer.listeners if isinstance(x, Evaluator)).evaluate(trainer, last=True)
     saver = next(x for x in trainer.listeners if isinstance(x, Saver))
     saver.save(trainer)
     state = DONE if finished else PREEMPTED

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
 
 from lexarium.foundation.lock import Lock
+from lexarium.foundation.types import UserError
 from lexarium.studies.run_config import StopConfig
 from lexarium.studies.run_files import METRICS, TIMING, RunFiles
 from lexarium.training import checkpoint
@@ -98,25 +98,30 @@ class Evaluator:
 
     def __init__(
         self,
-        due: Callable[[int], list[str]],
-        run: Callable[[str, int], None],
+        due: Callable[[int, bool], list[str]],
+        run: Callable[[str, int, bool], None],
         world: World,
         recorder: Recorder,
     ) -> None:
+        """`due(step, last)` names evaluations without a result; `run(name, step, last)` writes one."""
         self._due, self._run, self.world, self._recorder = due, run, world, recorder
 
     def boundary(self, trainer: Trainer) -> bool:
         """Evaluate what is due at this step and has no result yet; never asks to stop."""
-        names = self._due(trainer.step)
+        self.evaluate(trainer, trainer.step == trainer.config.max_steps)
+        return False
+
+    def evaluate(self, trainer: Trainer, last: bool) -> None:
+        """Evaluate at this step; after the `last` step every evaluation is due."""
+        names = self._due(trainer.step, last)
         if not names:
-            return False
+            return
         if self.world.main:
             self._recorder.pause()
             for name in names:
-                self._run(name, trainer.step)
+                self._run(name, trainer.step, last)
             self._recorder.go_on()
         self.world.barrier()
-        return False
 
 
 class Saver:
@@ -154,19 +159,16 @@ class Stopper:
         flag: StopFlag,
         world: World,
         stop: StopConfig | None,
-        history: Callable[[], list[tuple[int, float]]],
+        history: Callable[[int], list[float]],
     ) -> None:
+        """`history(step)`: the metric up to a step at which it was measured, else nothing."""
         self.flag, self.world, self.stop, self._history = flag, world, stop, history
         self.finished_early = False
-        self._seen = -1
 
     def boundary(self, trainer: Trainer) -> bool:
         """True to end training at this step."""
         if self.stop is not None:
-            values = self._history()
-            if values and values[-1][0] != self._seen:
-                self._seen = values[-1][0]
-                self.finished_early = satisfied(self.stop, [v for _, v in values])
+            self.finished_early = satisfied(self.stop, self._history(trainer.step))
         asked = self.flag.raised
         return self.world.any(asked or self.finished_early, trainer.program.device)
 
@@ -186,11 +188,20 @@ def satisfied(stop: StopConfig, values: list[float]) -> bool:
     return all(sign * v >= best_before for v in values[-stop.patience :])
 
 
-def series(files: RunFiles, metric: str) -> list[tuple[int, float]]:
-    """(step, value) of one metric over a run's evaluations, by step."""
+def series(files: RunFiles, metric: str, step: int) -> list[float]:
+    """Values of one metric up to a step, in order; empty when it was not measured at that step.
+
+    Raises UserError when the evaluation gives no such metric.
+    """
     evaluation, _, name = metric.partition(".")
-    found: list[tuple[int, Any]] = []
-    for this, step, metrics in files.evaluations():
-        if this == evaluation and name in metrics:
-            found.append((step, float(metrics[name])))
-    return sorted(found)
+    if not files.evaluation_file(evaluation, step).exists():
+        return []
+    found: list[float] = []
+    for this, at, metrics in files.evaluations():
+        if this == evaluation and at <= step:
+            if name not in metrics:
+                raise UserError(
+                    f"stop_when.metric: evaluation {evaluation!r} gives no {name!r}; it gives {', '.join(metrics)}"
+                )
+            found.append(float(metrics[name]))
+    return found

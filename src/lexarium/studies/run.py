@@ -81,13 +81,14 @@ class Run:
         path = Path(path)
         files = RunFiles(path)
         data = files.config()
-        plugins = read_json(path / PROVENANCE).get("plugins", {}) if (path / PROVENANCE).exists() else {}
-        if plugins and not trust_plugins:
-            names = ", ".join(plugins)
+        used = _plugins_of(data)
+        if used and not trust_plugins:
+            names = ", ".join(used)
             raise UserError(
                 f"{path}: uses code of its own ({names}); read plugins/ in the run directory and open it with trust_plugins"
             )
-        for name, copy in plugins.items():
+        copies = read_json(path / PROVENANCE).get("plugins", {}) if used else {}
+        for name, copy in copies.items():
             data = _replace_type(data, name, f"{path / copy}:{name.rpartition(':')[2]}")
         config = validate(RunConfig, Source(data, {(): str(path / CONFIG)}))
         return cls(path, config)
@@ -247,6 +248,15 @@ def _copy_plugins(config: RunConfig, path: Path) -> dict[str, str]:
         write_atomic(path / target, source.read_bytes())
         found[part.type] = target
     return found
+
+
+def _plugins_of(value: Any) -> list[str]:
+    """Every `type` in a configuration that names code outside the package."""
+    if isinstance(value, dict):
+        own = value.get("type")
+        here = [own] if isinstance(own, str) and registry.is_plugin(own) else []
+        return sorted({*here, *(name for v in value.values() for name in _plugins_of(v))})
+    return sorted({name for v in value for name in _plugins_of(v)}) if isinstance(value, list) else []
 
 
 def _replace_type(value: Any, old: str, new: str) -> Any:

@@ -127,7 +127,13 @@ class Identity:
         found["start"]["weights"] = start(c.start).fingerprint()
         if c.stop_when:
             found["evaluations"] = [
-                {"version": registry.find("evaluation", e.type).version, **identity(e)}
+                {
+                    "type": e.type,
+                    "version": registry.find("evaluation", e.type).version,
+                    **identity(e),
+                    "every": e.every,
+                    "at": sorted(e.at),
+                }
                 for e in c.evaluations
                 if evaluation_name(e) == c.stop_when.metric.split(".")[0]
             ]
@@ -204,11 +210,12 @@ def _check_evaluations(config: RunConfig, objective: Any) -> None:
                 f"evaluation {evaluation.type!r} needs direction {' or '.join(directions)}, found {config.direction.type!r}"
             )
     if config.stop_when:
-        _check_stop(config.stop_when, names)
+        _check_stop(config.stop_when, dict(zip(names, config.evaluations, strict=True)))
 
 
-def _check_stop(stop: StopConfig, names: list[str]) -> None:
+def _check_stop(stop: StopConfig, evaluations: dict[str, Any]) -> None:
     evaluation, _, metric = stop.metric.partition(".")
+    names = list(evaluations)
     if evaluation not in names:
         raise Incompatible(
             f"stop_when.metric: no evaluation is named {evaluation!r} (evaluations: {', '.join(names) or 'none'})"
@@ -216,6 +223,10 @@ def _check_stop(stop: StopConfig, names: list[str]) -> None:
     if metric.split(".")[0] != "val":
         raise Incompatible(
             f"stop_when.metric: {stop.metric!r} does not look at `val`; choosing by any other split would spoil it as a test"
+        )
+    if not evaluations[evaluation].every and not evaluations[evaluation].at:
+        raise Incompatible(
+            f"stop_when.metric: evaluation {evaluation!r} runs after the last step only; set its `every` or `at`"
         )
 
 

@@ -83,7 +83,14 @@ class RunFiles:
     def set_status(self, **changes: Any) -> None:
         """Update status.json; the heartbeat counter moves with every write."""
         path = self.path / STATUS
-        empty: dict[str, Any] = {"state": WAITING, "step": 0, "max_steps": None, "heartbeat": 0, "attempts": 0, "message": ""}
+        empty: dict[str, Any] = {
+            "state": WAITING,
+            "step": 0,
+            "max_steps": None,
+            "heartbeat": 0,
+            "attempts": 0,
+            "message": "",
+        }
         status = read_json(path) if path.exists() else empty
         write_json(path, {**status, **changes, "heartbeat": status["heartbeat"] + 1})
 
@@ -149,7 +156,8 @@ class RunFiles:
                 path.replace(target / path.name)
                 count["evals"] = count.get("evals", 0) + 1
         for path in sorted((self.path / "checkpoints").glob("step-*")):
-            if checkpoint is None or int(path.name[5:]) > checkpoint:
+            number = path.name[5:]
+            if number.isdigit() and (checkpoint is None or int(number) > checkpoint):
                 (aside / "checkpoints").mkdir(parents=True, exist_ok=True)
                 path.replace(aside / "checkpoints" / path.name)
                 count["checkpoints"] = count.get("checkpoints", 0) + 1

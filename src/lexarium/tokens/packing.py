@@ -63,7 +63,9 @@ class WindowPlan:
     ) -> None:
         n = len(lengths)
         self._separator = separator
-        self._order = np.arange(n) if join_key is None else np.asarray(rng.Permutation(n, join_key)[np.arange(n)])
+        self._order = (
+            np.arange(n) if join_key is None else np.asarray(rng.Permutation(n, join_key)[np.arange(n)])
+        )
         self._ends = np.cumsum(lengths[self._order] + int(separator))
         self._seq_len = seq_len
         self._n = int(self._ends[-1]) // seq_len if n else 0

@@ -147,7 +147,12 @@ class Split:
         paths = [self.folder / self.name / f"{part}.fields.parquet" for part in self.parts]
         if not paths or not paths[0].exists():
             return {}
-        table = pa.concat_tables([pq.read_table(path) for path in paths])
+        try:
+            table = pa.concat_tables([pq.read_table(path) for path in paths])
+        except (OSError, ValueError) as error:
+            raise Damaged(
+                f"{paths[0].parent}: fields cannot be read ({error}); delete the store and prepare it again"
+            ) from None
         return {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
 
     def where(self, condition: Condition) -> np.ndarray:

@@ -1,0 +1,8 @@
+import typer
+
+app = typer.Typer()
+
+
+@app.command("status")
+def status() -> None:
+    """x"""

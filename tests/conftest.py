@@ -1,0 +1,12 @@
+"""Settings of every test: property tests draw the same examples each time, without a time limit per example.
+
+`pytest --hypothesis-profile=search` draws others, and more of them.
+"""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("search", parent=settings.get_profile("steady"), derandomize=False, max_examples=1000)
+settings.load_profile("steady")
