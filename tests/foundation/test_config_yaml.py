@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import string
 from pathlib import Path
@@ -156,7 +157,8 @@ def same(a: object, b: object) -> bool:
 
 @given(st.dictionaries(keys_, values, min_size=1, max_size=5))
 @example({"a": "1e5", "b": "0o17", "c": "1E-4"})
-@example({"1e5": 1, "no": 2})
+@example({"1e5": 1, "no": 2, "<<": 3})
+@example({"\x85": "\u2028"})
 def test_what_is_written_is_read_back_equal(data: dict) -> None:
     text = write_yaml(data)
     assert same(parse_yaml(text, "t.yaml").data, data)
@@ -209,17 +211,12 @@ def test_overrides_that_are_none(arguments: list[str], message: str) -> None:
 steps = st.text(string.ascii_letters + "_-", min_size=1, max_size=6) | st.integers(0, 99)
 
 
-@given(st.lists(steps, min_size=1, max_size=4), values)
+@given(st.lists(steps, min_size=1, max_size=4), values.filter(lambda v: "inf" not in repr(v) and max(repr(v)) < "\ud800"))
 def test_an_override_carries_any_value(place: list, value: object) -> None:
-    text = yaml.safe_dump(write_then_read(value), default_flow_style=True, width=10**9, allow_unicode=True)
-    text = write_yaml({"x": value}).removeprefix("x:") if "\n" not in text.strip() else text
-    found = parse_overrides([f"{dotted(tuple(place))}={text}"])
+    """JSON is YAML, so whoever quotes as JSON does gets what was meant."""
+    found = parse_overrides([f"{dotted(tuple(place))}={json.dumps(value)}"])
     assert list(found) == [tuple(place)]
-    assert same(found[tuple(place)], value)
-
-
-def write_then_read(value: object) -> object:
-    return parse_yaml(write_yaml({"x": value}), "t").data["x"]
+    assert same(found[tuple(place)], json.loads(json.dumps(value)))
 
 
 @given(st.text(max_size=20))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lexarium.cli.console import Talk
-from lexarium.cli.options import Json, Overrides, Preset, RunsDir, Seed, Seeds, Select, Target, Trust
+from lexarium.cli.options import CATALOG, Json, Overrides, Preset, RunsDir, Seed, Seeds, Select, Target, Trust
 from lexarium.foundation.types import UserError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _print_arms(talk: Talk, found: Meant, points: Sequence[Point], runs_dir: Pat
     if any(r["vocab_size"] is None for r in rows):
         talk.say("(vocabulary and parameters are known once the data are prepared: `lexarium prepare`)")
     shared = f" ({len(points) - distinct} points share a run)" if distinct < len(points) else ""
-    talk.say(f"{distinct} runs{shared}: fine")
+    talk.say(f"{distinct} run{'s' * (distinct != 1)}{shared}: fine")
 
 
 def arm_name(point: Point) -> str:
@@ -167,7 +167,7 @@ def _origin(config: Config, source: Source | None, place: Place) -> str:
                 return f"{'.'.join(map(str, place[:depth]))}.preset {node['preset']}"
             return "default"
         node = node[step]
-    return source.origin(place)
+    return source.origin(place).removeprefix(f"{CATALOG}/")
 
 
 def _is_default(config: Any, place: Place) -> bool:

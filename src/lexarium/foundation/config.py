@@ -130,6 +130,15 @@ for _name, (_pattern, _first) in _SCALARS.items():
         _class.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), _firsts)
 
 
+def _text(dumper: _Dumper, text: str) -> yaml.Node:
+    """Line breaks of YAML 1.1 that are characters in 1.2 are written as escapes."""
+    style = '"' if re.search("[\x85\u2028\u2029]", text) else None
+    return dumper.represent_scalar(_TAG + "str", text, style)
+
+
+_Dumper.add_representer(str, _text)
+
+
 def _int(text: str) -> int:
     base = {"0o": 8, "0x": 16}.get(text[:2])
     return int(text) if base is None else int(text[2:], base)

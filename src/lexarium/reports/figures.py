@@ -84,7 +84,7 @@ class Figure:
         width = 520 if len(self.panels) == 1 else 290
         panels = [{**panel, "width": width} for panel in self.panels]
         datasets = {name: rows for panel in panels for name, rows in panel.pop("datasets").items()}
-        title = {"text": textwrap.wrap(self.title, 80), "fontSize": 14, "offset": 12}
+        title = {"text": textwrap.wrap(self.title, 80), "fontSize": 14, "offset": 12, "frame": "bounds"}
         layout = {"concat": panels, "columns": 2, "spacing": 28, "padding": 12, "title": title}
         return {**layout, "datasets": datasets, "config": look()}
 
