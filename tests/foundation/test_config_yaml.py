@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import string
 from pathlib import Path
 
@@ -211,7 +212,7 @@ def test_overrides_that_are_none(arguments: list[str], message: str) -> None:
 steps = st.text(string.ascii_letters + "_-", min_size=1, max_size=6) | st.integers(0, 99)
 
 
-@given(st.lists(steps, min_size=1, max_size=4), values.filter(lambda v: "inf" not in repr(v) and max(repr(v)) < "\ud800"))
+@given(st.lists(steps, min_size=1, max_size=4), values.filter(lambda v: not re.search("Infinity|ud[89ab]", json.dumps(v))))
 def test_an_override_carries_any_value(place: list, value: object) -> None:
     """JSON is YAML, so whoever quotes as JSON does gets what was meant."""
     found = parse_overrides([f"{dotted(tuple(place))}={json.dumps(value)}"])

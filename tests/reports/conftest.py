@@ -60,7 +60,13 @@ def make_study(
             final = None if values is None else values(levels, seed)
             place = list(next(iter(axes.values()))).index(combination[0]) if axes else 0
             _write_run(runs_dir / folder, states.get(run, "done"), place, seed, points, final)
-    index = {"study": name, "claim": claim, "preset": "demo", "axes": axes, "seeds": list(range(1, seeds + 1))}
+    index = {
+        "study": name,
+        "claim": claim,
+        "preset": "demo",
+        "axes": axes,
+        "seeds": list(range(1, seeds + 1)),
+    }
     index |= {"compare": [contrast()] if compare is None else compare, "report": report or {}, "runs": runs}
     write_json(runs_dir / "studies" / name / "index.json", index)
     return name
@@ -96,7 +102,12 @@ def _write_run(folder: Path, state: str, place: int, seed: int, points: int, fin
     code = {"commit": "0123456789abcdef0123", "changed": seed == 2, "patch_bytes": 0}
     packages = {"lexarium": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6", "scipy": "1.17.1"}
     hardware = {"platform": "Linux", "processor": "Example CPU 3000", "cores": 2}
-    record = {"time": f"2025-01-0{1 + seed % 9}T10:00:00Z", "code": code, "python": "3.11.9", "packages": packages}
+    record = {
+        "time": f"2025-01-0{1 + seed % 9}T10:00:00Z",
+        "code": code,
+        "python": "3.11.9",
+        "packages": packages,
+    }
     write_json(folder / "provenance.json", {**record, "hardware": hardware})
     lines = "".join(f'{{"step": {s}, "seconds": {1.5 + seed / 10}}}\n' for s in steps[:stop])
     (folder / "timing.jsonl").write_text(lines)

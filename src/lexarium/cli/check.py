@@ -10,7 +10,6 @@ import typer
 
 from lexarium.cli.console import Talk
 from lexarium.cli.options import CATALOG, Json, Overrides, Preset, RunsDir, Seed, Seeds, Select, Target, Trust
-from lexarium.foundation.types import UserError
 
 if TYPE_CHECKING:
     from lexarium.cli.target import Target as Meant
@@ -43,8 +42,6 @@ def check(
     chosen = parse_seeds(seeds) or parse_seed(seed)
     found = load_target(target, runs_dir, preset, overrides or (), chosen, trust_plugins)
     points = found.points(runs_dir, parse_levels(select, "--select"))
-    if not points:
-        raise UserError(f"{target}: no point is left; loosen --select")
     if resolved:
         print(annotated(points[0], found, runs_dir), end="")
         return

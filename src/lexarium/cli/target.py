@@ -37,13 +37,16 @@ class Target:
     source: Source | None = None
     path: Path | None = None
 
-    def points(self, runs_dir: Path, only: dict[str, list[str]] | None = None) -> list[Point]:
-        """The points of the study, or the one run."""
+    def points(
+        self, runs_dir: Path, only: dict[str, list[str]] | None = None, option: str = "--select"
+    ) -> list[Point]:
+        """The points of the study, or the one run; raises UserError when `only` leaves none."""
+        check_levels(self, only or {}, option)
         if self.study is not None:
-            return self.study.expand(runs_dir, only)
-        if only:
-            axis = next(iter(only))
-            raise UserError(f"--select {axis}: {self.name} is a single run; it has no axes")
+            points = self.study.expand(runs_dir, only)
+            if not points:
+                raise UserError(f"{self.name}: no point is left; every one is excluded or not selected")
+            return points
         from lexarium.studies.run_config import Identity, check
         from lexarium.studies.study import Point
 
@@ -78,6 +81,8 @@ def load_target(
         source = read_yaml(file)
         if "study" not in source.data:
             return _single_run(name, source, preset, overrides, seeds)
+    elif "/" in name:
+        raise UserError(f"{name}: no such file, and no such run directory")
     study = Study.load(name, preset, overrides, seeds)
     return Target(name, study=study)
 
@@ -211,6 +216,20 @@ def parse_levels(values: Sequence[str] | None, option: str = "--only") -> dict[s
             raise UserError(f"{option} {value}: expected AXIS=LEVEL, for example {option} data=subject_rc")
         found.setdefault(axis, []).extend(levels.split(","))
     return found
+
+
+def check_levels(target: Target, levels: dict[str, list[str]], option: str) -> None:
+    """Raise UserError for an axis or a level the study does not have."""
+    axes = target.study.axes if target.study else {}
+    for axis, wanted in levels.items():
+        if axis not in axes:
+            known = f"axes: {', '.join(axes)}" if axes else "it has no axes"
+            raise UserError(f"{option} {axis}: {target.name} has no such axis ({known})")
+        for level in wanted:
+            if level not in axes[axis]:
+                near = difflib.get_close_matches(level, axes[axis], n=1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise UserError(f"{option} {axis}={level}: no such level; {hint}levels: {', '.join(axes[axis])}")
 
 
 def parse_seeds(text: str | None) -> list[int] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,8 +90,6 @@ def _run(
         found.points(runs_dir, parse_levels(select, "--select"))
         return Run(found.path, found.config)  # type: ignore[arg-type]
     points = found.points(runs_dir, parse_levels(select, "--select"))
-    if not points:
-        raise UserError(f"{target}: no point is left; loosen --select")
     point = points[0]
     if world.main:
         return Run.create(point.config, runs_dir)
@@ -180,14 +178,26 @@ def summary(path: Path) -> dict[str, Any]:
 
 
 def print_result(talk: Talk, path: Path) -> None:
-    """Final metrics of a run, then its directory."""
+    """Final metrics of a run (slices left out), then its directory."""
     found = summary(path)
-    rows = [[name, value] for name, value in found["train"].items() if name.startswith("train.")]
-    for name, last in found["evaluations"].items():
-        rows += [[f"{name}.{metric}", value] for metric, value in last["metrics"].items()]
     talk.say(f"{found['state']} at step {found['step']:,}" + (f": {found['message']}" if found["message"] else ""))
-    talk.table(["metric", "value"], [[name, number_or_text(value)] for name, value in rows], "  ")
+    print_metrics(talk, found)
     talk.say(str(path))
+
+
+def print_metrics(talk: Talk, found: Mapping[str, Any], slices: bool = False) -> None:
+    """The last training loss and the last result of every evaluation; with `slices` every metric."""
+    rows = [[name, value] for name, value in found["train"].items() if name.startswith("train.")]
+    hidden = 0
+    for name, last in found["evaluations"].items():
+        for metric, value in last["metrics"].items():
+            if metric.count(".") > 1 and not slices:
+                hidden += 1
+            else:
+                rows.append([f"{name}.{metric}", value])
+    talk.table(["metric", "value"], [[name, number_or_text(value)] for name, value in rows], "  ")
+    if hidden:
+        talk.say(f"  and {hidden} slices: lexarium show {found['dir']} --slices")
 
 
 def number_or_text(value: Any) -> Any:

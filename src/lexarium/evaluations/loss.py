@@ -94,7 +94,7 @@ class Loss:
     def _by_channel(
         self, prefix: str, view: Any, name: str, losses: list[np.ndarray], metrics: dict[str, float | int]
     ) -> None:
-        values = [view.channels(i)[name] for i in range(len(losses))]
+        values = [view.channel(name, i) for i in range(len(losses))]
         flat = np.concatenate([np.append(v, v[-1]) for v in values])
         loss = np.concatenate(losses)
         predicted = np.isfinite(loss)

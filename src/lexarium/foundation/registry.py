@@ -119,7 +119,8 @@ def find(kind: str, name: str) -> Any:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UserError(
-                f"unknown {kind} {name!r}{hint} (known: {', '.join(known)}; your own: package.module:Class or file.py:Class)"
+                f"unknown {kind} {name!r}{hint} (known: {', '.join(known)}; your own: package.module:Class or"
+                " file.py:Class)"
             )
         cls = getattr(importlib.import_module(location[0]), location[1])
     if getattr(cls, "kind", None) != kind or not hasattr(cls, "Config"):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 _ROUNDS = 6
+_BLOCK = 1024
 
 
 def key(seed: int, *names: str | int) -> int:
@@ -70,6 +71,7 @@ class Permutation:
         if n < 1:
             raise ValueError(f"a permutation needs at least one element, got n={n}")
         self.n = n
+        self._block: tuple[int, np.ndarray] = (-1, np.zeros(0, dtype=np.int64))
         self._half = max(1, ((n - 1).bit_length() + 1) // 2)
         self._mask = np.uint64((1 << self._half) - 1)
         low, high = key & 0xFFFFFFFF, key >> 32
@@ -81,14 +83,23 @@ class Permutation:
         return self.n
 
     def __getitem__(self, index: int | np.ndarray) -> int | np.ndarray:
-        i = np.atleast_1d(np.asarray(index, dtype=np.int64))
+        if isinstance(index, int):  # neighbours are asked for one after the other: keep their block
+            if not 0 <= index < self.n:
+                raise IndexError(f"index outside 0..{self.n - 1}")
+            number, place = divmod(index, _BLOCK)
+            if self._block[0] != number:
+                stop = min(self.n, (number + 1) * _BLOCK)
+                self._block = (number, self._map(np.arange(number * _BLOCK, stop)))
+            return int(self._block[1][place])
+        return self._map(np.asarray(index, dtype=np.int64))
+
+    def _map(self, i: np.ndarray) -> np.ndarray:
         if i.size and (i.min() < 0 or i.max() >= self.n):
             raise IndexError(f"index outside 0..{self.n - 1}")
         x = self._encrypt(i.astype(np.uint64))
         while (outside := x >= self.n).any():  # cycle walking: the domain is below 4n, so few rounds
             x[outside] = self._encrypt(x[outside])
-        result = x.astype(np.int64)
-        return int(result[0]) if np.ndim(index) == 0 else result
+        return x.astype(np.int64)
 
     def _encrypt(self, x: np.ndarray) -> np.ndarray:
         half = np.uint64(self._half)

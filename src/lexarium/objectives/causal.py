@@ -26,6 +26,7 @@ class Causal:
     kind, name, version = "objective", "causal", 1
     produces = frozenset({"tokens", "real", "position", "segment", "token_key"})
     answers = frozenset({"token_scores", "next_scores", "generate"})
+    channels: tuple[str, ...] = ()
 
     class Config(ComponentConfig):
         """Options of `causal`."""

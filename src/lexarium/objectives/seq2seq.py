@@ -40,15 +40,13 @@ class Seq2Seq:
 
     def __init__(self, config: Config, tokenizer: Vocabulary) -> None:
         self.config, self.tokenizer = config, tokenizer
+        self.channels = (config.channel,)
         self.roles = assign_roles(tokenizer, self.extra_tokens)
         self.vocab_size = self.roles.vocab_size
 
     def _parts(self, example: Example) -> tuple[np.ndarray, np.ndarray]:
         if self.config.channel not in example.channels:
-            known = ", ".join(example.channels) or "none"
-            raise UserError(
-                f"objective.channel: documents have no channel {self.config.channel!r} (channels: {known})"
-            )
+            raise UserError(f"objective seq2seq: a document without the channel {self.config.channel!r} cannot be split")
         target = example.channels[self.config.channel] == 1
         if target.all() or not target.any():
             raise UserError(

@@ -203,9 +203,9 @@ class Drawing:
             "domain": self.levels(),
             "range": [DASHES[i % len(DASHES)] for i in range(len(self.levels()))],
         }
-        thin_line, thick = (
-            {"type": "line", "strokeWidth": w, "opacity": o} for w, o in ((1, 0.38), (2.8, 1))
-        )
+        thin_line: Spec = {"type": "line", "strokeWidth": 1, "opacity": 0.38}
+        if not means:  # single runs are all there is to see
+            thin_line = {"type": "line", "strokeWidth": 1.6, "opacity": 0.85}
         found = self._references(metric)
         layers = [
             layer(
@@ -218,7 +218,7 @@ class Drawing:
             ),
             layer(
                 f"{name}means",
-                thick,
+                {"type": "line", "strokeWidth": 2.8},
                 **common,
                 strokeDash=encode("level", "N", scale=dashes, legend=None),
                 tooltip=[encode("level", "N"), encode("runs")],

@@ -37,9 +37,11 @@ def print_results(results: Mapping[str, Any], console: Console) -> None:
     console.print(f"[bold]{escape(results['title'])}[/bold]")
     if results["claim"]:
         console.print(f"Claim: {escape(results['claim'])}")
-    counts = results["counts"]
-    if not counts.get("done"):
+    answered = any(result["estimate"] is not None for result in results["contrasts"])
+    if not results["counts"].get("done") and not answered:
         console.print("[yellow]No run has finished: there is nothing to compare yet.[/yellow]")
+        _print_missing(results, console)
+        return
     for result in results["contrasts"]:
         colour = COLOURS.get(result["verdict"], "cyan")
         label = VERDICTS[result["verdict"]]
@@ -49,6 +51,12 @@ def print_results(results: Mapping[str, Any], console: Console) -> None:
     for group in results["arms"]:
         if any(arm["n"] for arm in group["arms"]):
             console.print(_arm_table(group, results["axes"], words))
+    _print_missing(results, console)
+
+
+def _print_missing(results: Mapping[str, Any], console: Console) -> None:
+    from rich.markup import escape
+
     absent = results["missing"]
     if absent:
         console.print(f"[yellow]Not in these numbers ({many(len(absent), 'entry', 'entries')}):[/yellow]")

@@ -148,7 +148,8 @@ class Words:
             return f"{where}{metric}{at}: no answer yet. {why}"
         unclear = "no clear difference: " if verdict(result) == "undecided" else ""
         text = f"{unclear}{self._finding(result, metric + at)}{self._support(result)}."
-        return where + (text if where else text[:1].upper() + text[1:])
+        starts_sentence = not where and (unclear or result["metric"] in self._labels)
+        return where + (text[:1].upper() + text[1:] if starts_sentence else text)
 
     def _finding(self, result: Mapping[str, Any], metric: str) -> str:
         axis, estimate, arms = result["axis"], result["estimate"], result["arms"]
@@ -179,6 +180,8 @@ class Words:
             text += f"; permutation p{NBSP}{p}{' (corrected)' if corrected else ''}"
         elif result["interval"]:
             text += "; too few seeds for a permutation test"
+        else:
+            text += "; no interval can be given"
         return text
 
     def expectation(self, result: Mapping[str, Any]) -> str:

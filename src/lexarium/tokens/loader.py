@@ -114,11 +114,14 @@ class Loader:
 
 
 def assemble(view: View, pieces: list[Any], objective: Any, number: int = 0, epoch: int = 0) -> Example:
-    """An example from pieces of documents; a separator belongs to the document before it."""
+    """An example from pieces of documents, with the channels the objective reads.
+
+    A separator belongs to the document before it.
+    """
     ids: list[np.ndarray] = []
     position: list[np.ndarray] = []
     segment: list[np.ndarray] = []
-    channels: dict[str, list[np.ndarray]] = {name: [] for name in view.split.channel_names}
+    channels: dict[str, list[np.ndarray]] = {name: [] for name in objective.channels}
     documents: list[int] = []
     current = -1  # a window may begin with the separator of a document that lies before it
     for piece in pieces:
@@ -134,9 +137,8 @@ def assemble(view: View, pieces: list[Any], objective: Any, number: int = 0, epo
         ids.append(view.tokens(*piece))
         position.append(np.arange(piece.start, piece.stop))
         segment.append(np.full(piece.stop - piece.start, current))
-        if channels:
-            for name, values in view.channels(*piece).items():
-                channels[name].append(values)
+        for name, stretches in channels.items():
+            stretches.append(view.channel(name, *piece))
         documents.append(piece.document)
     join = lambda arrays: np.concatenate(arrays).astype(np.int64)
     return Example(

@@ -102,7 +102,7 @@ class Split:
     def _map(self, name: str) -> np.ndarray:
         path = self.folder / self.name / name
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
+            return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
         except (OSError, ValueError) as error:
             raise Damaged(
                 f"{path}: cannot be read ({error}); delete the store and prepare it again"
@@ -133,7 +133,10 @@ class Split:
         return np.asarray(self._ids[part][a + start : b], dtype=np.int64)
 
     def channel(self, name: str, document: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Channel values aligned with `tokens`."""
+        """Channel values aligned with `tokens`; an unknown channel is an error that lists them."""
+        if name not in self.channel_names:
+            known = ", ".join(self.channel_names) or "none"
+            raise UserError(f"documents have no channel {name!r} (channels: {known})")
         part, a, b = self._locate(document)
         b = b if stop is None else min(a + stop, b)
         return np.asarray(self._channels[part][name][a + start : b], dtype=np.int64)
@@ -229,10 +232,9 @@ class View:
         """As `Split.tokens`, by the view's numbering."""
         return self.split.tokens(int(self.documents[document]), start, stop)
 
-    def channels(self, document: int, start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
-        """All channels, aligned with `tokens`."""
-        number = int(self.documents[document])
-        return {name: self.split.channel(name, number, start, stop) for name in self.split.channel_names}
+    def channel(self, name: str, document: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """As `Split.channel`, by the view's numbering."""
+        return self.split.channel(name, int(self.documents[document]), start, stop)
 
     def fields(self, document: int) -> dict[str, FieldValue]:
         """The fields of one document."""

@@ -1,0 +1,288 @@
+"""How `lexarium study run` goes about it: index, runs, data, training, evaluations, report.
+
+Each stage does only what is missing, so the command can be interrupted anywhere and called again. The
+index always holds the whole study; `--only` restricts what is trained now.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lexarium.cli.console import DONE, FAILED, REQUEUE, Talk, early_stop, rich_console
+from lexarium.cli.study import state_of
+from lexarium.foundation.types import UserError
+from lexarium.launch.display import Meter, study_display
+
+if TYPE_CHECKING:
+    from lexarium.launch.local import Job
+    from lexarium.studies.run import Run
+    from lexarium.studies.study import Point, Study
+    from lexarium.training.signals import StopFlag
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked on the command line."""
+
+    preset: str | None = None
+    overrides: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    seeds: str | None = None
+    jobs: int | None = None
+    retry: bool = False
+    requeue_after: float | None = None
+    dry_run: bool = False
+
+
+@dataclass
+class Work:
+    """The runs of a study (points with the same science are one run) and what became of them."""
+
+    points: list[Point]
+    runs: dict[str, Run] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
+
+    def point(self, name: str) -> Point:
+        """The first point of a run."""
+        return next(p for p in self.points if p.run == name)
+
+
+def run_study(name: str, runs_dir: Path, options: Options) -> int:
+    """Everything; returns the exit status."""
+    talk = Talk()
+    with early_stop():
+        from lexarium.cli.target import Target, load_study, parse_levels, parse_seeds
+        from lexarium.training.signals import StopFlag
+
+        if options.requeue_after is not None and options.requeue_after <= 0:
+            raise UserError(f"--requeue-after {options.requeue_after}: expected a number of hours above 0")
+        seeds = parse_seeds(options.seeds)
+        study = load_study(name, runs_dir, options.preset, options.overrides, seeds)
+        target, only = Target(name, study=study), parse_levels(options.only)
+        everything = target.points(runs_dir)
+        points = target.points(runs_dir, only, "--only") if only else everything
+        if options.dry_run:
+            return _dry_run(talk, points, runs_dir)
+        _announce(talk, study, runs_dir)
+        study.write_index(runs_dir, everything)
+        work = _create(points, runs_dir)
+        flag = StopFlag(options.requeue_after)
+    with flag:
+        status = _work(work, study, runs_dir, options, flag, talk)
+    if flag.raised:
+        talk.say(f"stopped: {flag.reason}; everything is saved, the same command goes on")
+        return flag.exit_status
+    _report(talk, study.name, runs_dir)
+    return status
+
+
+def _announce(talk: Talk, study: Study, runs_dir: Path) -> None:
+    from lexarium.cli.target import read_indexes
+
+    for index in read_indexes(runs_dir, study.name):
+        if index.get("preset") != study.preset:
+            before = index.get("preset") or "no preset"
+            now = study.preset or "no preset"
+            talk.note(f"{study.name}: was run with {before} before, now with {now}; its runs stay, its report changes")
+
+
+def _dry_run(talk: Talk, points: Sequence[Point], runs_dir: Path) -> int:
+    rows = []
+    for point in {p.run: p for p in points}.values():
+        state = state_of(runs_dir / point.run, point.config.train.max_steps)
+        rows.append([state["state"], state["step"], point.config.train.max_steps, point.name, point.run])
+    talk.table(["state", "step", "of", "run", "directory"], rows)
+    todo = sum(row[0] != "done" for row in rows)
+    talk.say(f"{len(rows)} runs, {todo} to train")
+    return DONE
+
+
+def _create(points: Sequence[Point], runs_dir: Path) -> Work:
+    """The directories of all runs."""
+    from lexarium.studies.run import Run
+
+    distinct = {p.run: p for p in points}
+    work = Work(list(points))
+    with Meter("creating runs", len(distinct), "runs") as meter:
+        for i, (name, point) in enumerate(distinct.items(), start=1):
+            work.runs[name] = Run.create(point.config, runs_dir)
+            meter.move(i)
+    return work
+
+
+# --- training ---------------------------------------------------------------------------------------
+
+
+def _work(work: Work, study: Study, runs_dir: Path, options: Options, flag: StopFlag, talk: Talk) -> int:
+    """Train and evaluate what is missing; returns the exit status so far."""
+    todo = _todo(work, runs_dir, options.retry)
+    if todo:
+        _prepare(work, todo, runs_dir, talk, flag)
+        if not flag.raised:
+            _train(work, todo, runs_dir, options, flag)
+    if not flag.raised:
+        _evaluate(work, runs_dir, flag)
+    if flag.raised:
+        return flag.exit_status
+    return _verdict(talk, work, study, runs_dir)
+
+
+def _todo(work: Work, runs_dir: Path, retry: bool) -> list[str]:
+    """Runs to train now: not finished, not failed before (unless `retry`), not in other hands."""
+    from lexarium.foundation.lock import held
+
+    found = []
+    for name, run in work.runs.items():
+        status = state_of(run.path)
+        work.states[name], work.messages[name] = status["state"], status["message"]
+        if status["state"] == "failed" and not retry:
+            continue
+        if held(run.path):
+            work.states[name] = "held"
+        elif status["state"] != "done" or any(s == status["step"] for _, s in missing_evaluations(run)):
+            found.append(name)
+    blocked = {n for n in found if _failed_parent(work, n, found)}
+    for name in blocked:
+        work.messages[name] = f"the run it starts from ({work.point(name).parent}) did not finish"
+        work.states[name] = "blocked"
+    return [n for n in found if n not in blocked]
+
+
+def _failed_parent(work: Work, name: str, todo: Sequence[str]) -> bool:
+    """Whether the run this one starts from is neither done nor about to be trained."""
+    parent = work.point(name).parent
+    while parent is not None and parent in work.runs:
+        if parent not in todo and work.states[parent] != "done":
+            return True
+        parent = work.point(parent).parent
+    return False
+
+
+def _prepare(work: Work, todo: Sequence[str], runs_dir: Path, talk: Talk, flag: StopFlag) -> None:
+    from lexarium.cli.prepare import build_store, by_store
+
+    for group in by_store([work.point(name) for name in todo]):
+        if not flag.raised:
+            build_store(group[0].config, runs_dir, 0, talk)
+
+
+def _train(work: Work, todo: Sequence[str], runs_dir: Path, options: Options, flag: StopFlag) -> None:
+    from lexarium.launch.local import Job, LocalLauncher, workers_here
+
+    jobs: list[Job] = []
+    steps: dict[str, int] = {}
+    for name in todo:
+        point, run = work.point(name), work.runs[name]
+        jobs.append(Job(run.path, point.name, point.config.train.max_steps, point.parent))
+        steps[name] = state_of(run.path)["step"]
+    device = work.point(todo[0]).config.plan.device
+    n = min(options.jobs or workers_here(device), len(jobs))
+    with study_display(jobs, steps) as display:
+        launcher = LocalLauncher(display, n, options.retry, _cuda_devices(device))
+        work.states |= launcher.run(jobs, lambda: flag.raised)
+        work.messages |= launcher.messages
+    for name in todo:  # another process may have taken a run in the meantime
+        now = state_of(work.runs[name].path)
+        if work.states[name] == "failed" and now["state"] == "running":
+            work.states[name] = "held"
+        elif work.states[name] == "failed" and now["state"] == "waiting":
+            work.states[name] = "blocked"
+
+
+def _cuda_devices(device: str) -> list[str]:
+    """Names of the devices that workers are spread over; none without CUDA."""
+    import torch
+
+    if device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+
+
+# --- evaluations that are missing -------------------------------------------------------------------
+
+
+def missing_evaluations(run: Run) -> list[tuple[Any, int]]:
+    """(evaluation, step) for which a checkpoint is there but no result."""
+    from lexarium.studies.run_config import evaluation_name
+    from lexarium.training.checkpoint import steps
+
+    last = state_of(run.path)["step"]
+    return [
+        (evaluation, step)
+        for evaluation in run.config.evaluations
+        for step in steps(run.path)
+        if (step == last or evaluation.due(step, run.config.train.max_steps))
+        and not run.files.evaluation_file(evaluation_name(evaluation), step).exists()
+    ]
+
+
+def _evaluate(work: Work, runs_dir: Path, flag: StopFlag) -> None:
+    """Evaluate checkpoints of finished runs that lack a result: evaluations that were added later."""
+    found = [
+        (run, evaluation, step)
+        for name, run in work.runs.items()
+        if work.states[name] == "done"
+        for evaluation, step in missing_evaluations(run)
+    ]
+    if not found:
+        return
+    with Meter("evaluating", len(found), "evaluations") as meter:
+        meter.move(0)
+        for i, (run, evaluation, step) in enumerate(found, start=1):
+            if flag.raised:
+                return
+            run.evaluate(evaluation, step)
+            meter.move(i, run.path.name)
+
+
+# --- the end ----------------------------------------------------------------------------------------
+
+
+def _verdict(talk: Talk, work: Work, study: Study, runs_dir: Path) -> int:
+    """Say which runs are not done and why."""
+    lines: dict[str, list[str]] = {"held": [], "failed": [], "blocked": [], "other": []}
+    for name in work.runs:
+        state = work.states[name]
+        if state != "done":
+            message = (work.messages.get(name) or "").splitlines()
+            reason = f": {message[0]}" if message else ""
+            kind = state if state in lines else "other"
+            lines[kind].append(f"{state:8} {work.point(name).name} ({runs_dir / name}){reason}")
+    for kind in ("held", "other", "blocked", "failed"):
+        for line in lines[kind]:
+            talk.say(line)
+    if lines["held"]:
+        talk.say(f"{len(lines['held'])} runs are being trained by another process; call again when it is done")
+    if lines["failed"] or lines["blocked"]:
+        n = len(lines["failed"]) + len(lines["blocked"])
+        talk.say(f"{n} of {len(work.runs)} runs failed; mend the cause, then run again with --retry")
+        return FAILED
+    return REQUEUE if lines["held"] or lines["other"] else DONE
+
+
+def _report(talk: Talk, study: str, runs_dir: Path) -> None:
+    """The report's table, and where its page is."""
+    from lexarium.reports.page import build_report
+    from lexarium.reports.tables import print_results
+
+    results = build_report(runs_dir, study)
+    print_results(results, rich_console(sys.stdout))
+    talk.say(str(report_page(runs_dir, study)))
+
+
+def report_page(runs_dir: Path, study: str) -> Path:
+    """Where the page of a study lies."""
+    return runs_dir / "studies" / study / "report" / "index.html"
+
+
+def again() -> str:
+    """The command line, to be typed again."""
+    return shlex.join(["lexarium", *sys.argv[1:]])

@@ -1,0 +1,133 @@
+"""Sentences and verdicts: they claim what the statistics allow and no more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lexarium.reports.words import Words, duration, interval, number, p_value, percent, verdict
+from lexarium.studies.compare import ReportConfig
+
+AXES = {"data": ["plain", "rich"], "family": ["gpt", "gru"]}
+REPORT = ReportConfig(
+    labels={"ood": "OOD accuracy", "family": "model"},
+    levels={"data": {"plain": "plain data", "rich": "rich data"}},
+)
+WORDS = Words(REPORT, AXES)
+
+
+def result(**changes: Any) -> dict[str, Any]:
+    """A contrast's result, as `compare` gives it."""
+    base: dict[str, Any] = {
+        "metric": "ood",
+        "axis": "data",
+        "from": "plain",
+        "to": "rich",
+        "as": "difference",
+        "at": "final",
+        "at_label": "at the end of training",
+        "where": {},
+        "confidence": 0.95,
+        "expect": None,
+        "estimate": 0.21,
+        "interval": (0.05, 0.37),
+        "p": None,
+        "p_adjusted": None,
+        "n": {"from": 5, "to": 5, "pairs": None, "total": 10},
+        "arms": {"from": {"mean": 0.6}, "to": {"mean": 0.81}},
+        "notes": [],
+    }
+    return {**base, **changes}
+
+
+def plain(text: str) -> str:
+    return text.replace("\u00a0", " ").replace("\u2212", "-")
+
+
+def test_five_seeds_state_the_interval_and_that_there_is_no_test() -> None:
+    assert plain(WORDS.sentence(result())) == (
+        "OOD accuracy is 0.210 higher with rich data (0.810) than with plain data (0.600), "
+        "95% interval [0.050, 0.370], from 5 + 5 seeds; too few seeds for a permutation test."
+    )
+
+
+def test_an_interval_with_no_difference_inside_is_no_clear_difference() -> None:
+    unclear = result(estimate=-0.02, interval=(-0.1, 0.06))
+    assert verdict(unclear) == "undecided"
+    assert plain(WORDS.sentence(unclear)).startswith(
+        "No clear difference: OOD accuracy is 0.020 lower with rich data (0.810) than with plain data (0.600),"
+    )
+
+
+def test_best_over_training_says_so_in_the_sentence() -> None:
+    best = result(at="best", at_label="best over training, chosen on this metric itself")
+    assert "OOD accuracy (best over training, chosen on this metric itself) is" in WORDS.sentence(best)
+
+
+def test_other_axes_lead_the_sentence_and_forms_have_their_words() -> None:
+    relative = result(**{"as": "relative"}, estimate=-0.032, interval=(-0.05, -0.01), where={"family": "gru"})
+    text = plain(WORDS.sentence(relative))
+    assert text.startswith("Model gru: OOD accuracy is 3.2% lower with rich data")
+    assert "[-5%, -1%]" in text
+    ratio = result(**{"as": "ratio"}, estimate=1.32, interval=(1.1, 1.6))
+    assert "OOD accuracy with rich data (0.810) is 1.320 times that with plain data" in WORDS.sentence(ratio)
+
+
+def test_corrected_p_pairs_and_missing_intervals_are_named() -> None:
+    tested = result(p=0.01, p_adjusted=0.03, n={"from": 8, "to": 8, "pairs": 8, "total": 16})
+    assert "from 8 pairs of seeds; permutation p = 0.03 (corrected)." in plain(WORDS.sentence(tested))
+    tiny = result(p=1e-5, p_adjusted=1e-5)
+    assert "permutation p < 0.0001." in plain(WORDS.sentence(tiny))
+    assert WORDS.sentence(result(interval=None)).endswith("seeds; no interval can be given.")
+
+
+def test_no_estimate_is_no_answer_with_the_reason() -> None:
+    nothing = result(estimate=None, interval=None, notes=["No value in one of the arms: nothing to compare."])
+    assert verdict(nothing) == "none"
+    assert WORDS.sentence(nothing) == (
+        "OOD accuracy: no answer yet. No value in one of the arms: nothing to compare."
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "difference"),
+        ({"expect": "higher"}, "supported"),
+        ({"expect": "lower"}, "contradicted"),
+        ({"expect": "higher", "interval": (-0.01, 0.4)}, "undecided"),
+        ({"expect": "higher", "interval": None}, "estimate"),
+        ({"expect": "higher", "p": 0.01, "p_adjusted": 0.06}, "undecided"),
+        ({"expect": "higher", "p": 0.01, "p_adjusted": 0.05}, "supported"),
+        ({"expect": "higher", "interval": None, "p": 0.002, "p_adjusted": 0.002}, "supported"),
+        ({"expect": "higher", "as": "ratio", "estimate": 1.2, "interval": (1.1, 1.3)}, "supported"),
+        ({"expect": "higher", "as": "ratio", "estimate": 0.8, "interval": (0.7, 0.9)}, "contradicted"),
+        ({"as": "ratio", "estimate": 1.1, "interval": (0.9, 1.3)}, "undecided"),
+    ],
+)
+def test_verdicts(changes: dict, expected: str) -> None:
+    assert verdict(result(**changes)) == expected
+
+
+def test_expectation_is_stated_only_when_there_is_one() -> None:
+    assert WORDS.expectation(result()) == ""
+    assert WORDS.expectation(result(expect="lower")) == (
+        "Predicted by the claim: lower with rich data than with plain data."
+    )
+
+
+def test_levels_with_one_label_stay_apart() -> None:
+    words = Words(ReportConfig(levels={"data": {"plain": "same", "rich": "same"}}), AXES)
+    assert words.level("data", "plain") == "same (plain)"
+    assert words.level("data", "rich") == "same (rich)"
+
+
+def test_numbers() -> None:
+    shown = [number(v) for v in (None, 0, 0.5, -0.25, 12.345, 123.456, 12345.6, 0.00001)]
+    assert [plain(v) for v in shown] == ["–", "0", "0.500", "-0.250", "12.35", "123.5", "12,346", "1.0e-05"]
+    assert number(0.5, signed=True) == "+0.500"
+    assert [percent(v) for v in (0.5, 0.333, 1.0, None)] == ["50%", "33.3%", "100%", "–"]
+    assert [p_value(v) for v in (0.5, 0.0123, 0.00001, None)] == ["0.50", "0.012", "<0.0001", "–"]
+    assert plain(interval((1, 2))) == "[1.000, 2.000]"
+    assert [duration(v) for v in (12, 200, 3900, None)] == ["12.0 s", "3 min 20 s", "1 h 05 min", "–"]
