@@ -144,6 +144,7 @@ def test_fields_describe_the_sentence(question) -> None:
         sentence, kind, _ = halves(document)
         found = auxiliaries(sentence)
         assert document.fields["kind"] == kind
+        assert document.fields["transformed"] == (kind == "quest")
         assert document.fields["n_aux"] == len(found)
         assert document.fields["n_distinct_aux"] == len(set(found))
         relative = sentence[2] in ("who", "that")

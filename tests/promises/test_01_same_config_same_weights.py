@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from lexarium.studies.run import Run
+from tests import processes
 from tests.builders import ENCODER_DECODER, RECURRENT, TRANSFORMER, record, tiny_config, tiny_run
 
 ARMS = {
@@ -33,11 +33,14 @@ def test_two_runs_are_equal_whatever_global_generators_hold(tmp_path: Path, arm:
     assert found[0] == found[1]
 
 
+def train(path: str) -> str:
+    return Run.open(path).train()
+
+
 def test_another_process_gives_the_same(tmp_path: Path) -> None:
     here, there = tiny_run(tmp_path / "here"), tiny_run(tmp_path / "there")
     here.train()
-    code = "import sys; from lexarium.studies.run import Run; Run.open(sys.argv[1]).train()"
-    subprocess.run([sys.executable, "-c", code, str(there.path)], check=True)
+    assert processes.start(train, str(there.path)).result() == "done"
     assert record(here) == record(there)
 
 

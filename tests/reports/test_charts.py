@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from conftest import LOSS, OOD, contrast, make_study
+from tests.reports.synthetic import LOSS, OOD, contrast, make_study
 
 from lexarium.reports.charts import Drawing
 from lexarium.reports.figures import MAX_POINTS, slug, svg, thin

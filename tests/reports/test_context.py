@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import OOD, contrast, make_study
+from tests.reports.synthetic import OOD, contrast, make_study
 
 from lexarium.reports.context import config_differences, flatten, missing, provenance, run_records
 from lexarium.studies.compare import Contrast, RunRow, Table, collect, compare, contrasts_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -11,10 +12,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from conftest import LOSS, OOD, contrast, finite, make_study
+from tests.reports.synthetic import LOSS, OOD, contrast, finite, make_study
 
 from lexarium.foundation.types import UserError
-from lexarium.reports.page import build_report, script_json
+from lexarium.reports.page import build_report, script_json, vega_bundle
 
 RESULT_KEYS = {
     "metric", "axis", "from", "to", "as", "where", "at", "n", "estimate", "interval", "interval_method", "p",
@@ -188,6 +189,13 @@ def test_stability_needs_ten_evaluations(tmp_path: Path) -> None:
     assert results["stability"]["settings"]["tau"] == 0.1
     assert (folder / "tables" / "stability.csv").is_file()
     assert "A run is stable when TV/T is at most 0.1" in page.words
+
+
+def test_a_report_replaces_the_files_of_the_one_before(tmp_path: Path) -> None:
+    _, _, folder = report(tmp_path, points=12, report={"stability": OOD})
+    assert list((folder / "figures").glob("stability*"))
+    for run in tmp_path.glob("run-*"):
+        shutil.rmtree(run)
     results, _, folder = report(tmp_path, points=9, report={"stability": OOD})
     assert results["stability"] is None
     assert not list((folder / "tables").glob("stability.csv"))
@@ -238,7 +246,7 @@ def test_the_page_loads_nothing_from_outside(tmp_path: Path) -> None:
         for name in ("src", "href", "action", "data", "poster", "srcset"):
             target = attributes.get(name) or ""
             assert not target.startswith(("http:", "https:", "//")), (tag, target)
-            if tag == "a":
+            if (tag, name) == ("a", "href"):
                 assert (folder / target).is_file(), f"{target} is not beside the page"
     assert not page.find("link") and not page.find("iframe")
     policy = page.find("meta")[1]["content"] or ""
@@ -258,6 +266,15 @@ def test_the_policy_allows_exactly_the_scripts_of_the_page(tmp_path: Path) -> No
         assert f"'sha256-{digest}'" in policy
     assert policy.count("sha256-") == len(scripts) == 2
     assert "'unsafe-inline'" not in policy.split("script-src")[1].split(";")[0]
+
+
+def test_the_bundle_is_made_once_and_loads_nothing(tmp_path: Path) -> None:
+    text = vega_bundle(tmp_path)()
+    assert "window.vegaEmbed=" in text.replace(" ", "")
+    assert "</script" not in text.lower() and len(text) > 500_000
+    (kept,) = tmp_path.glob(".vega-*.js")
+    kept.write_text("kept", encoding="utf-8")
+    assert vega_bundle(tmp_path)() == "kept"
 
 
 def test_script_data_cannot_leave_its_element() -> None:

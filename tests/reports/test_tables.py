@@ -6,8 +6,8 @@ import io
 import json
 from pathlib import Path
 
-from conftest import LOSS, OOD, contrast, make_study
 from rich.console import Console
+from tests.reports.synthetic import LOSS, OOD, contrast, make_study
 
 from lexarium.reports.page import build_report
 from lexarium.reports.tables import print_results

@@ -72,6 +72,11 @@ def test_every_evaluation_is_read_in_order_of_steps(runs_dir: Path) -> None:
     assert result["estimate"] == pytest.approx(2.35 / 2.15 - 1)
 
 
+def test_steps_are_ordered_as_numbers_not_as_file_names(runs_dir: Path) -> None:
+    finish(runs_dir, "forward-1", {99_999_999: 1.0, 100_000_000: 0.5})
+    assert collect(runs_dir, "arrow").runs[0].curves["loss.val"][-1] == (100_000_000, 0.5)
+
+
 def test_a_run_without_a_directory_is_waiting(runs_dir: Path) -> None:
     runs = json.loads((runs_dir / "studies/arrow/index.json").read_text())["runs"]
     write(runs_dir, [*runs, entry("forward", 3)])

@@ -7,7 +7,6 @@ index always holds the whole study; `--only` restricts what is trained now.
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lexarium.cli.console import DONE, FAILED, REQUEUE, Talk, early_stop, rich_console
 from lexarium.cli.study import state_of
+from lexarium.cli.target import Target, load_study, parse_levels, parse_seeds, read_indexes
 from lexarium.foundation.types import UserError
 from lexarium.launch.display import Meter, study_display
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lexarium.studies.run import Run
     from lexarium.studies.study import Point, Study
     from lexarium.training.signals import StopFlag
+
+MADE_FROM = "made-from.txt"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,6 @@ def run_study(name: str, runs_dir: Path, options: Options) -> int:
     """Everything; returns the exit status."""
     talk = Talk()
     with early_stop():
-        from lexarium.cli.target import Target, load_study, parse_levels, parse_seeds
         from lexarium.training.signals import StopFlag
 
         if options.requeue_after is not None and options.requeue_after <= 0:
@@ -84,8 +85,6 @@ def run_study(name: str, runs_dir: Path, options: Options) -> int:
 
 
 def _announce(talk: Talk, study: Study, runs_dir: Path) -> None:
-    from lexarium.cli.target import read_indexes
-
     for index in read_indexes(runs_dir, study.name):
         if index.get("preset") != study.preset:
             before = index.get("preset") or "no preset"
@@ -269,20 +268,36 @@ def _verdict(talk: Talk, work: Work, study: Study, runs_dir: Path) -> int:
 
 
 def _report(talk: Talk, study: str, runs_dir: Path) -> None:
-    """The report's table, and where its page is."""
+    """The report's table, and where its page is. Nothing is drawn anew when nothing has changed."""
+    from lexarium.foundation.files import read_json, write_atomic
     from lexarium.reports.page import build_report
     from lexarium.reports.tables import print_results
 
-    results = build_report(runs_dir, study)
+    page = report_page(runs_dir, study)
+    mark, made_from = page.with_name(MADE_FROM), _made_from(study, runs_dir)
+    if page.exists() and mark.exists() and mark.read_text(encoding="utf-8") == made_from:
+        results = read_json(page.with_name("results.json"))
+    else:
+        results = build_report(runs_dir, study)
+        write_atomic(mark, made_from)
     print_results(results, rich_console(sys.stdout))
-    talk.say(str(report_page(runs_dir, study)))
+    talk.say(str(page))
+
+
+def _made_from(study: str, runs_dir: Path) -> str:
+    """A digest of everything a report shows: the index, every status and result, and the code that draws."""
+    from lexarium import reports, studies
+    from lexarium.foundation.files import sha256_file, sha256_json
+
+    index = runs_dir / "studies" / study / "index.json"
+    files = [f for p in (reports, studies) for f in Path(p.__path__[0]).rglob("*.*") if f.suffix != ".pyc"]
+    for name in {r["dir"] for r in read_indexes(runs_dir, study)[0]["runs"]}:
+        files += [runs_dir / name / "status.json", *(runs_dir / name).glob("evals/*/*.json")]
+    seen = [(str(f), s.st_size, s.st_mtime_ns) for f in sorted(files) if f.exists() for s in [f.stat()]]
+    return sha256_json([sha256_file(index), seen])
 
 
 def report_page(runs_dir: Path, study: str) -> Path:
     """Where the page of a study lies."""
     return runs_dir / "studies" / study / "report" / "index.html"
 
-
-def again() -> str:
-    """The command line, to be typed again."""
-    return shlex.join(["lexarium", *sys.argv[1:]])

@@ -80,6 +80,11 @@ class Task:
             return [*words, "."]
         return [*self.answer(words, template, rule), self.end]
 
+    @cached_property
+    def vocabulary(self) -> frozenset[str]:
+        """The symbols as a set."""
+        return frozenset(self.symbols)
+
     def column(self, marker: str) -> int:
         """REPEAT or TRANSFORM."""
         return self.markers.index(marker)
@@ -340,7 +345,7 @@ def parse_pair(text: str, task: Task, targets: Targets = "hierarchical") -> Pair
 
 def _check_output(pair: Pair, task: Task, targets: Targets) -> None:
     if targets == "any":
-        strange = [word for word in pair.output if word not in task.symbols]
+        strange = [word for word in pair.output if word not in task.vocabulary]
         if strange or not pair.output:
             raise UserError(f"unknown word {strange[0]!r}" if strange else "nothing follows the marker")
         return

@@ -11,7 +11,7 @@ Randomness is the raw output of a counter-based generator, turned into numbers h
 depends on nothing but seed, name and request: not on how a library implements its distributions. Draws
 come in blocks of fixed size; a shorter request is the beginning of a longer one.
 
-Cost: about 0.1 microseconds per draw and split of arrays, before rendering. Refused before drawing: more
+Cost: about 0.6 microseconds per sentence wanted, before rendering. Refused before drawing: more
 sentences than there are. Refused after 200 draws per wanted sentence: a request that is possible but
 would take nearly every sentence there is.
 """

@@ -20,12 +20,12 @@ The composition of the training split alone can be changed: `past_ratio`, `prese
 inventory; templates are drawn from the grammar instead of copied from the original lines). Val and test
 keep the plain composition.
 
-Fields of a document: kind (PAST, PRESENT); transformed (after PRESENT); subject and vp (shapes, see grammar.py; vp may be intrans);
-subject_rc (none, sbj, obj); number (sg, pl) of the subject's head; template (word classes of the first
-sentence); n_verbs (1 to 3); nearest_number (of the last noun before the main verb); nearest_agrees
-(number equals nearest_number); rules_agree (both rules give this pair's second sentence alike: always so
-after PAST); rule (whose answer the text holds: both, hierarchical, linear, neither). Channel `half`: 0 up
-to the marker and the space after it, 1 for the second sentence.
+Fields of a document: kind (PAST, PRESENT); transformed (after PRESENT); subject and vp (shapes, see
+grammar.py; vp may be intrans); subject_rc (none, sbj, obj); number (sg, pl) of the subject's head; template
+(word classes of the first sentence); n_verbs (1 to 3); nearest_number (of the last noun before the main
+verb); nearest_agrees (number equals nearest_number); rules_agree (both rules give this pair's second
+sentence alike: always so after PAST); rule (whose answer the text holds: both, hierarchical, linear,
+neither). Channel `half`: 0 up to the marker and the space after it, 1 for the second sentence.
 
 Cost: the default sizes take about 2 s and 50 MB. Refused: more sentences or templates than the grammar
 has (272 PAST and 170 ambiguous PRESENT templates), compositions that do not sum to 1 or contradict the

@@ -29,7 +29,7 @@ classes). Questions get `category.d2p2` and so on, tense `written.main_verb`, `w
 `written.correct_number`, `written.incorrect_number` (see rule_outputs.py).
 
 The rules' answers come from parsing each sentence, so files labelled by another rule are scored alike.
-Cost: parsing happens once, when the evaluation is built (about 10 microseconds per document); a run is
+Cost: parsing happens once, when the evaluation is built (about 30 microseconds per document); a run is
 one forward pass over the prefixes, with `greedy` or `full_sentence` one per generated word. Refused: a
 split without an item, sentences outside the grammar, a direction other than forward.
 """

@@ -41,7 +41,8 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a place that cannot be written into a DiskError that names `path`."""
     try:
         yield
     except OSError as error:
@@ -52,6 +53,12 @@ def _disk_errors(path: Path) -> Iterator[None]:
         else:
             raise
         raise DiskError(f"{path}: {what}. What was complete before is unchanged.") from error
+
+
+def make_directory(path: Path) -> None:
+    """A directory and its parents; nothing to do where it exists."""
+    with disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def sync_directory(path: Path) -> None:
@@ -67,7 +74,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a file so that readers see the old one or the new one, never a part."""
     data = data.encode() if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    with _disk_errors(path):
+    with disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -124,7 +131,7 @@ def append_line(path: Path, line: str) -> None:
 
     What a killed writer left unfinished at the end is cut off first.
     """
-    with _disk_errors(path):
+    with disk_errors(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             start = _cut_unfinished(descriptor)
@@ -195,7 +202,7 @@ class Directory:
         self._files: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> Directory:
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             self.building.mkdir(parents=True)
         return self
 
@@ -218,13 +225,17 @@ class Directory:
 
     def commit(self, **manifest: Any) -> None:
         """Write the manifest and put the directory in its place (replacing an older one)."""
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             content = {"files": self._files, **manifest}
             write_json(self.building / MANIFEST, {**content, CHECKSUM: sha256_json(content)})
             if self.path.exists():
                 old = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.old")
                 self.path.rename(old)
-                self.building.rename(self.path)
+                try:
+                    self.building.rename(self.path)
+                except BaseException:
+                    old.rename(self.path)
+                    raise
                 shutil.rmtree(old)
             else:
                 self.building.rename(self.path)
@@ -234,8 +245,8 @@ class Directory:
         shutil.rmtree(self.building, ignore_errors=True)
 
 
-def verify(path: Path) -> dict[str, Any]:
-    """The manifest of a directory whose every file has the recorded size and sha256; else `Damaged`."""
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a directory made by `Directory`; `Damaged` when it is missing or altered."""
     manifest_path = path / MANIFEST
     if not manifest_path.exists():
         raise Damaged(f"{path}: no {MANIFEST}; the directory is incomplete")
@@ -243,6 +254,12 @@ def verify(path: Path) -> dict[str, Any]:
     content = {k: v for k, v in manifest.items() if k != CHECKSUM} if isinstance(manifest, dict) else {}
     if not content or manifest.get(CHECKSUM) != sha256_json(content):
         raise Damaged(f"{manifest_path}: content differs from its checksum")
+    return manifest
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """The manifest of a directory whose every file has the recorded size and sha256; else `Damaged`."""
+    manifest = read_manifest(path)
     for name, entry in manifest["files"].items():
         file = path / name
         if not file.exists():
@@ -252,6 +269,17 @@ def verify(path: Path) -> dict[str, Any]:
         if sha256_file(file) != entry["sha256"]:
             raise Damaged(f"{file}: content differs from its checksum")
     return manifest
+
+
+def read_verified(path: Path, name: str) -> bytes:
+    """Content of one file of a directory made by `Directory`, checked against the manifest; else `Damaged`."""
+    entry = read_manifest(path)["files"].get(name)
+    if entry is None or not (path / name).exists():
+        raise Damaged(f"{path / name}: missing")
+    data = (path / name).read_bytes()
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise Damaged(f"{path / name}: content differs from its checksum")
+    return data
 
 
 def remove_leftovers(parent: Path) -> list[str]:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lexarium.foundation.files import disk_errors, make_directory
 from lexarium.foundation.types import UserError
 
 OWNER, HEARTBEAT = "owner.json", "owner.heartbeat"
@@ -45,7 +46,7 @@ class Lock:
         return self.directory / OWNER
 
     def __enter__(self) -> Lock:
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_directory(self.directory)
         while not self._create():
             holder = read_owner(self.directory)
             if holder is not None and not alive(self.directory, holder):
@@ -65,22 +66,29 @@ class Lock:
         record = {"nonce": self.nonce, "host": socket.gethostname(), "boot": _boot_id(), "pid": os.getpid()}
         record["started"] = _process_start(os.getpid())
         temporary = self.directory / f".{OWNER}.{self.nonce[:8]}.tmp"
-        temporary.write_text(json.dumps(record), encoding="utf-8")
-        try:
-            os.link(temporary, self._owner)  # atomic, and the file is complete when it appears
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink()
+        with disk_errors(self.directory):
+            try:
+                temporary.write_text(json.dumps(record), encoding="utf-8")
+                os.link(temporary, self._owner)  # atomic, and the file is complete when it appears
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
         return True
 
     def _remove_dead(self, holder: dict[str, Any]) -> None:
-        aside = self.directory / f".{OWNER}.{holder.get('nonce', 'x')[:8]}.old"
+        """Rename the dead owner's record away. Whoever was faster and owns the directory by now keeps it:
+        a record that turns out to be another's is put back."""
+        aside = self.directory / f".{OWNER}.{self.nonce[:8]}.old"
         current = read_owner(self.directory)
-        if current is not None and current.get("nonce") == holder.get("nonce"):
-            with contextlib.suppress(FileNotFoundError):
-                self._owner.rename(aside)
-                aside.unlink(missing_ok=True)
+        if current is None or current.get("nonce") != holder.get("nonce"):
+            return
+        with contextlib.suppress(FileNotFoundError), disk_errors(self.directory):
+            self._owner.rename(aside)
+            if _parse(aside).get("nonce") != holder.get("nonce"):
+                with contextlib.suppress(FileExistsError):
+                    os.link(aside, self._owner)
+            aside.unlink()
 
     def _beat(self) -> None:
         count = 0
@@ -106,13 +114,19 @@ class Lock:
 
 
 def read_owner(directory: Path) -> dict[str, Any] | None:
-    """The owner's record, or None when nobody owns the directory."""
+    """The owner's record, or None when nobody owns the directory; empty when it cannot be read."""
     try:
-        return json.loads((directory / OWNER).read_text(encoding="utf-8"))
+        return _parse(directory / OWNER)
     except FileNotFoundError:
         return None
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def alive(directory: Path, holder: dict[str, Any]) -> bool:
@@ -142,7 +156,12 @@ def _read(path: Path) -> str:
 
 
 def _boot_id() -> str:
-    return _read(Path("/proc/sys/kernel/random/boot_id")).strip()
+    """This start of the system and this process-number space (containers may share a host name); or ""."""
+    boot = _read(Path("/proc/sys/kernel/random/boot_id")).strip()
+    try:
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}" if boot else ""
+    except OSError:
+        return boot
 
 
 def _process_start(pid: int) -> str | None:

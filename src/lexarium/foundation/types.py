@@ -10,13 +10,15 @@ Inputs of a model are a closed list, documented once in `INPUTS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+    from lexarium.foundation.config import ComponentConfig
 
 FieldValue = str | int | float | bool
 
@@ -64,6 +66,25 @@ class Document:
     text: str
     fields: Mapping[str, FieldValue] = field(default_factory=dict)
     channels: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+
+class Corpus(Protocol):
+    """What every corpus offers. A class in `corpora/` with `kind = "corpus"` is found by its `name`."""
+
+    config: ComponentConfig
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that hold documents, among `train val test ood` and others."""
+
+    def documents(self, split: str) -> Iterator[Document]:
+        """The documents of a split, always in the same order."""
+
+    def symbols(self) -> list[str]:
+        """Words that are in the vocabulary whether or not a document holds them."""
+
+    def fingerprint(self) -> str:
+        """Hash of the content of files read; "" when the config alone determines every document."""
 
 
 @dataclass(slots=True)

@@ -65,7 +65,6 @@ class Run:
             if files.config() == data:
                 return cls(path, config)
         else:
-            path.mkdir(parents=True, exist_ok=True)
             write_json(
                 path / PROVENANCE,
                 {**collect(), "identity": identity.data, "plugins": _copy_plugins(config, path)},

@@ -23,6 +23,7 @@ from lexarium.foundation.files import (
     Damaged,
     append_line,
     dumps_line,
+    make_directory,
     read_json,
     read_lines,
     write_atomic,
@@ -116,7 +117,6 @@ class RunFiles:
     def write_evaluation(self, name: str, step: int, result: Result, items: bool = True) -> Path:
         """Write numbers (and the per-item table beside them, first); returns the JSON file."""
         path = self.evaluation_file(name, step)
-        path.parent.mkdir(parents=True, exist_ok=True)
         if items and result.items:
             write_parquet(path.with_suffix(".parquet"), result.items)
         write_json(path, {"evaluation": name, "step": step, "metrics": result.metrics})
@@ -144,7 +144,7 @@ class RunFiles:
             later = [r for r in records if r["step"] > step]
             unfinished = (self.path / file).exists() and not (self.path / file).read_bytes().endswith(b"\n")
             if later or unfinished:
-                aside.mkdir(exist_ok=True)
+                make_directory(aside)
                 write_atomic(aside / file, "".join(dumps_line(r) + "\n" for r in later))
                 kept = "".join(dumps_line(r) + "\n" for r in records if r["step"] <= step)
                 write_atomic(self.path / file, kept)
@@ -152,13 +152,13 @@ class RunFiles:
         for path in sorted((self.path / "evals").glob("*/step-*.*")):
             if int(path.stem[5:]) > step:
                 target = aside / "evals" / path.parent.name
-                target.mkdir(parents=True, exist_ok=True)
+                make_directory(target)
                 path.replace(target / path.name)
                 count["evals"] = count.get("evals", 0) + 1
         for path in sorted((self.path / "checkpoints").glob("step-*")):
             number = path.name[5:]
             if number.isdigit() and (checkpoint is None or int(number) > checkpoint):
-                (aside / "checkpoints").mkdir(parents=True, exist_ok=True)
+                make_directory(aside / "checkpoints")
                 path.replace(aside / "checkpoints" / path.name)
                 count["checkpoints"] = count.get("checkpoints", 0) + 1
         return count

@@ -221,7 +221,6 @@ class Study:
         """Write `studies/<study>/index.json`, which `study status` and `report` read."""
         c = self.config
         path = runs_dir / "studies" / c.study / "index.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(
             path,
             {

@@ -3,31 +3,37 @@
 Documents of a split are cut into parts of `PART` documents. A part is a pure function of its documents
 and the tokenizer; its files are written atomically and its own manifest last, so a killed preparation
 goes on after the last complete part, and the number of workers changes nothing. The store is built in
-`<folder>.building`, owned by one process, and renamed when the manifest stands. A part that fails fails
-the whole command with the document's place.
+`<folder>.building`, owned by one process, and renamed when the manifest stands. A document that cannot be
+tokenised fails the whole command with its place, and nothing is left behind.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import itertools
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lexarium.corpora import Corpus
 from lexarium.foundation import registry
-from lexarium.foundation.config import ComponentConfig, identity
+from lexarium.foundation.config import ComponentConfig, Source, identity, resolved, validate
 from lexarium.foundation.files import (
     MANIFEST,
     Directory,
+    DiskError,
+    disk_errors,
+    dumps_line,
+    make_directory,
     read_json,
     remove_leftovers,
     sha256_json,
@@ -35,14 +41,19 @@ from lexarium.foundation.files import (
     write_atomic,
     write_json,
 )
-from lexarium.foundation.lock import Lock
-from lexarium.foundation.types import Document, UserError
+from lexarium.foundation.lock import Held, Lock
+from lexarium.foundation.types import Corpus, Document, UserError
 from lexarium.tokens.store import TokenStore
 from lexarium.tokens.tokenizers import FILE, Vocabulary
 
 FORMAT = 1
 PART = 20_000
 MAX_LEVELS = 200
+
+
+class Interrupted(UserError):
+    """Preparation ended early through no fault of the documents."""
+
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(split, documents done, tokens done)."""
@@ -97,53 +108,81 @@ def prepare(
         return TokenStore(folder)
     building = folder.with_name(folder.name + ".building")
     with Lock(building, wait) as lock:
-        if (folder / MANIFEST).exists():  # finished by another process while this one waited
-            shutil.rmtree(building, ignore_errors=True)
-            return TokenStore(folder)
-        remove_leftovers(building)
-        tokenizer = _tokenizer(tokenizer_config, corpus, building)
-        splits, channels = {}, set()
-        for split in corpus.splits:
-            remove_leftovers(building / split)
-            splits[split], names = _prepare_split(
-                corpus, split, tokenizer, building / split, workers, progress
-            )
-            channels.add(names)
-        if len(channels) > 1:
-            raise UserError(
-                f"splits carry different channels: {sorted(channels)}; every split needs the same"
-            )
-        overlap = _overlap(building, list(splits))
-        write_json(
-            building / MANIFEST,
-            {
-                "format": FORMAT,
-                "corpus": source,
-                "tokenizer": tokenizer_identity(tokenizer_config),
-                "vocabulary": tokenizer.fingerprint(),
-                "vocab_size": tokenizer.vocab_size,
-                "channels": list(channels.pop()) if channels else [],
-                "splits": splits,
-                "overlap": overlap,
-            },
-        )
-        lock.check()
-        _publish(building, folder)
+        if not (folder / MANIFEST).exists():  # else another process finished it while this one waited
+            remove_leftovers(building)
+            try:
+                _build(corpus, source, tokenizer_config, building, workers, progress)
+            except (DiskError, Held, Interrupted):
+                raise  # what is complete is worth keeping
+            except UserError:
+                _clear(building)  # the documents are at fault: no later attempt can go on from here
+                raise
+            lock.check()
+            _publish(building, folder)
+        else:
+            _clear(building)
     with contextlib.suppress(OSError):
         building.rmdir()
     return TokenStore(folder)
 
 
+def _build(
+    corpus: Corpus,
+    source: dict[str, Any],
+    tokenizer_config: ComponentConfig,
+    building: Path,
+    workers: int,
+    progress: Progress | None,
+) -> None:
+    """Write everything a store holds, its manifest last."""
+    tokenizer = _tokenizer(tokenizer_config, corpus, building)
+    recipe = _Recipe(tokenizer_config.type, dumps_line(resolved(tokenizer_config)), building)
+    splits, channels = {}, set()
+    for split in corpus.splits:
+        remove_leftovers(building / split)
+        given = tokenizer if workers < 2 else recipe
+        splits[split], names = _prepare_split(corpus, split, given, building / split, workers, progress)
+        channels.add(names)
+    if len(channels) > 1:
+        raise UserError(f"splits carry different channels: {sorted(channels)}; every split needs the same")
+    write_json(
+        building / MANIFEST,
+        {
+            "format": FORMAT,
+            "corpus": source,
+            "tokenizer": tokenizer_identity(tokenizer_config),
+            "vocabulary": tokenizer.fingerprint(),
+            "vocab_size": tokenizer.vocab_size,
+            "channels": list(channels.pop()) if channels else [],
+            "splits": splits,
+            "overlap": _overlap(building, list(splits)),
+        },
+    )
+
+
+def _own_files(building: Path) -> list[Path]:
+    """What a building directory holds beside the lock's own files."""
+    return sorted(p for p in building.iterdir() if not p.name.startswith(("owner.", ".")))
+
+
+def _clear(building: Path) -> None:
+    for path in _own_files(building):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def _publish(building: Path, folder: Path) -> None:
     """Put a finished store in its place. The lock's own files stay behind in `building`."""
     staging = folder.with_name("." + folder.name + ".tmp")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    for path in sorted(building.iterdir()):
-        if not path.name.startswith(("owner.", ".")):
+    with disk_errors(folder):
+        shutil.rmtree(staging, ignore_errors=True)  # of a killed process; all of it was built again
+        staging.mkdir()
+        for path in _own_files(building):
             path.rename(staging / path.name)
-    staging.rename(folder)
-    sync_directory(folder.parent)
+        staging.rename(folder)
+        sync_directory(folder.parent)
 
 
 def _tokenizer(config: ComponentConfig, corpus: Corpus, building: Path) -> Vocabulary:
@@ -159,10 +198,15 @@ def _tokenizer(config: ComponentConfig, corpus: Corpus, building: Path) -> Vocab
 
 
 def _prepare_split(
-    corpus: Corpus, split: str, tokenizer: Vocabulary, folder: Path, workers: int, progress: Progress | None
+    corpus: Corpus,
+    split: str,
+    tokenizer: Vocabulary | _Recipe,
+    folder: Path,
+    workers: int,
+    progress: Progress | None,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Entry of the store manifest for one split, and its channel names."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_directory(folder)
     parts: list[dict[str, Any]] = []
     levels: dict[str, set[str]] = {}
     jobs = _jobs(corpus.documents(split), split, tokenizer, folder)
@@ -179,6 +223,11 @@ def _prepare_split(
     channels = {tuple(p["channels"]) for p in parts}
     if len(channels) > 1:
         raise UserError(f"documents of split {split!r} carry different channels: {sorted(channels)}")
+    for part in parts:
+        if part["fields"] != parts[0]["fields"]:
+            raise UserError(
+                f"documents of split {split!r} have different fields: {parts[0]['fields']} and {part['fields']}"
+            )
     few = {n: sorted(v) for n, v in levels.items() if len(v) <= MAX_LEVELS}
     entry = {"documents": done, "tokens": tokens, "parts": parts, "levels": few}
     for part in parts:
@@ -186,10 +235,27 @@ def _prepare_split(
     return entry, channels.pop()
 
 
-Job = tuple[int, list[Document], str, Vocabulary, Path]
+class _Recipe(NamedTuple):
+    """How another process opens the tokenizer: its type, its config as JSON, its folder. (A component from
+    outside the package cannot be sent to a process that has not imported it.)"""
+
+    type: str
+    config: str
+    folder: Path
 
 
-def _jobs(documents: Iterator[Document], split: str, tokenizer: Vocabulary, folder: Path) -> Iterator[Job]:
+@functools.lru_cache(maxsize=1)
+def _open(recipe: _Recipe) -> Vocabulary:
+    cls: Any = registry.find("tokenizer", recipe.type)
+    return open_tokenizer(validate(cls.Config, Source(json.loads(recipe.config))), recipe.folder)
+
+
+Job = tuple[int, list[Document], str, Vocabulary | _Recipe, Path]
+
+
+def _jobs(
+    documents: Iterator[Document], split: str, tokenizer: Vocabulary | _Recipe, folder: Path
+) -> Iterator[Job]:
     for number in itertools.count():
         chunk = list(itertools.islice(documents, PART))
         if not chunk:
@@ -205,7 +271,13 @@ def _run(jobs: Iterator[Job], workers: int) -> Iterator[dict[str, Any]]:
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         waiting = [pool.submit(_build_part, job) for job in itertools.islice(jobs, 2 * workers)]
         while waiting:
-            part = waiting.pop(0).result()
+            try:
+                part = waiting.pop(0).result()
+            except BrokenProcessPool:
+                raise Interrupted(
+                    f"a worker process died (out of memory?); run the same command again with fewer workers than"
+                    f" {workers}, it goes on after the last complete part"
+                ) from None
             waiting.extend(pool.submit(_build_part, job) for job in itertools.islice(jobs, 1))
             yield part
 
@@ -220,10 +292,11 @@ def _build_part(job: Job) -> dict[str, Any]:
         part = read_json(marker)
         if part.get("source") == digest:
             return part
+    tokenizer = _open(tokenizer) if isinstance(tokenizer, _Recipe) else tokenizer
     ids, offsets, channels = _encode(documents, tokenizer, split, number)
     data = {f"{name}.ids.npy": _npy(ids), f"{name}.docs.npy": _npy(offsets)}
     data |= {f"{name}.{c}.npy": _npy(values) for c, values in channels.items()}
-    fields, levels = _fields(documents)
+    fields, types, levels = _fields(documents, split, number)
     if fields is not None:
         data[f"{name}.fields.parquet"] = fields
     files = {}
@@ -236,6 +309,7 @@ def _build_part(job: Job) -> dict[str, Any]:
         "documents": len(documents),
         "tokens": len(ids),
         "channels": sorted(channels),
+        "fields": types,
         "files": files,
         "levels": levels,
     }
@@ -288,25 +362,32 @@ def _npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _fields(documents: list[Document]) -> tuple[bytes | None, dict[str, list[str]]]:
-    """Parquet bytes of the documents' fields, and the levels of the textual ones."""
+def _fields(
+    documents: list[Document], split: str, part: int
+) -> tuple[bytes | None, dict[str, str], dict[str, list[str]]]:
+    """Parquet bytes of the documents' fields, their types, and the levels of the textual ones."""
     names = list(documents[0].fields)
-    if not names:
-        return None, {}
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     for i, document in enumerate(documents):
         if list(document.fields) != names:
             raise UserError(
-                f"document {i}: fields {list(document.fields)}, expected {names}; every document needs the same"
+                f"document {part * PART + i} of split {split!r}: fields {list(document.fields)}, expected {names};"
+                " every document needs the same"
             )
-    table = pa.table({name: [d.fields[name] for d in documents] for name in names})
+    if not names:
+        return None, {}, {}
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pa.table({name: [d.fields[name] for d in documents] for name in names})
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        where = f"documents {part * PART} to {part * PART + len(documents) - 1} of split {split!r}"
+        raise UserError(f"{where}: a field holds values of several types ({error})") from None
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     textual = [n for n in names if isinstance(documents[0].fields[n], str)]
     levels = {n: sorted({str(d.fields[n]) for d in documents}) for n in textual}
-    return sink.getvalue(), levels
+    return sink.getvalue(), {n: str(table.schema.field(n).type) for n in names}, levels
 
 
 # --- overlap between splits -------------------------------------------------------------------------

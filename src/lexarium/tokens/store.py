@@ -47,11 +47,27 @@ def matches(fields: Mapping[str, FieldValue], condition: Condition) -> bool:
     return True
 
 
+def _check_wanted(name: str, wanted: Any) -> None:
+    values = (
+        wanted.values() if isinstance(wanted, Mapping) else wanted if isinstance(wanted, list) else [wanted]
+    )
+    keys_fit = not isinstance(wanted, Mapping) or set(wanted) <= {"min", "max"}
+    if not (values and keys_fit and all(isinstance(v, str | int | float | bool) for v in values)):
+        raise ValueError(f"{name}: expected a value, a list of values, or {{min: a, max: b}}")
+
+
 class Quota(Config):
     """At most `count` documents that meet `where`, in corpus order."""
 
     where: Condition
     count: int = Field(ge=0)
+
+    @field_validator("where")
+    @classmethod
+    def _sound(cls, value: Condition) -> Condition:
+        for name, wanted in value.items():
+            _check_wanted(name, wanted)
+        return value
 
 
 class ViewConfig(Config):
@@ -80,8 +96,7 @@ class ViewConfig(Config):
             if not condition:
                 raise ValueError("a condition must name at least one field")
             for name, wanted in condition.items():
-                if isinstance(wanted, Mapping) and not (set(wanted) <= {"min", "max"} and wanted):
-                    raise ValueError(f"{name}: expected a value, a list of values, or {{min: a, max: b}}")
+                _check_wanted(name, wanted)
         return value
 
 
@@ -103,7 +118,7 @@ class Split:
         path = self.folder / self.name / name
         try:
             return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise Damaged(
                 f"{path}: cannot be read ({error}); delete the store and prepare it again"
             ) from None
@@ -161,32 +176,32 @@ class Split:
     def where(self, condition: Condition) -> np.ndarray:
         """(n,) bool: documents that meet a condition.
 
-        Raises UserError for a field no document has, listing the fields, and for a value that no
-        document has, listing the values (a misspelt level would otherwise select nothing in silence).
+        Raises UserError for a field no document has, listing the fields; for a value of another sort than
+        the field's; and for a text that no document has, listing the values (a misspelt level would
+        otherwise select nothing in silence).
         """
         chosen = np.ones(len(self), dtype=bool)
         for name, wanted in condition.items():
             if name not in self.fields:
                 raise UserError(_unknown_field(name, list(self.fields)))
             values = self.fields[name]
-            if isinstance(wanted, Mapping):
-                chosen &= (values >= wanted.get("min", values.min())) & (
-                    values <= wanted.get("max", values.max())
-                )
-                continue
-            levels = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
+            many = isinstance(wanted, list | tuple)
+            levels = list(wanted.values() if isinstance(wanted, Mapping) else wanted if many else [wanted])
             for level in levels:
-                if type(level) is not bool and isinstance(level, int | float) and values.dtype == bool:
-                    raise UserError(f"field {name!r} is true or false, found {level!r}")
-                if isinstance(level, str) != (values.dtype.kind in "OU"):
+                if _sort(np.asarray(level).dtype) != _sort(values.dtype):
                     raise UserError(f"field {name!r} holds {_some(values)}, found {level!r}")
+            values = values.astype(str) if values.dtype.kind == "O" else values
+            if isinstance(wanted, Mapping):
+                chosen &= values >= wanted.get("min", values.min())
+                chosen &= values <= wanted.get("max", values.max())
+                continue
             if isinstance(levels[0], str):
-                missing = set(levels) - set(np.unique(values.astype(str)))
+                missing = set(levels) - set(np.unique(values))
                 if missing and not self._declared_elsewhere(name, missing):
                     raise UserError(
                         f"no document has {name} = {sorted(missing)[0]!r}; values are {_some(values)}"
                     )
-            chosen &= np.isin(values.astype(str) if values.dtype.kind == "O" else values, levels)
+            chosen &= np.isin(values, levels)
         return chosen
 
     def _declared_elsewhere(self, name: str, levels: set[str]) -> bool:
@@ -196,6 +211,10 @@ class Split:
         for entry in manifest["splits"].values():
             known |= set(entry.get("levels", {}).get(name, []))
         return levels <= known
+
+
+def _sort(dtype: np.dtype) -> str:
+    return {"b": "true or false", "O": "text", "U": "text"}.get(dtype.kind, "numbers")
 
 
 def _some(values: np.ndarray) -> str:
@@ -288,7 +307,7 @@ class TokenStore:
             here = np.flatnonzero(chosen & split.where(quota.where))
             chosen[here[quota.count :]] = False
         documents = np.flatnonzero(chosen)
-        documents = documents[: int(len(documents) * config.fraction)]
+        documents = documents[: int(len(documents) * config.fraction + 1e-9)]  # 0.29 * 100 is 28.999...
         if len(documents) == 0:
             raise UserError(
                 f"the view keeps none of the {len(split)} documents of split {name!r}; loosen keep or drop"

@@ -18,16 +18,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lexarium.foundation.config import ComponentConfig
 from lexarium.foundation.files import Damaged, dumps, read_json, sha256_json
-from lexarium.foundation.types import UserError
-
-if TYPE_CHECKING:
-    from lexarium.corpora import Corpus
+from lexarium.foundation.types import Corpus, UserError
 
 PAD = "<pad>"
 FILE = "tokenizer.json"
@@ -74,12 +70,18 @@ class Vocabulary:
     # -- training, saving ----------------------------------------------------------------------------
 
     def train(self, corpus: Corpus) -> None:
-        """Build the vocabulary from every split of a corpus."""
-        found = set(corpus.symbols())
+        """Build the vocabulary from every split of a corpus.
+
+        Raises UserError, naming the document, for text that cannot be saved or that would be padding.
+        """
+        found: set[str] = set()
+        for symbol in corpus.symbols():
+            found.add(_usable(symbol, "symbols of the corpus"))
         for name in corpus.splits:
-            for document in corpus.documents(name):
-                found.update(symbol for symbol, _ in self.split(document.text))
-        self._set([PAD, *sorted(found - {PAD})])
+            for number, document in enumerate(corpus.documents(name)):
+                for symbol in {s for s, _ in self.split(document.text)} - found:
+                    found.add(_usable(symbol, f"document {number} of split {name!r}"))
+        self._set([PAD, *sorted(found)])
 
     def _set(self, symbols: Iterable[str]) -> None:
         self.symbols = list(symbols)
@@ -101,7 +103,7 @@ class Vocabulary:
 
     def dump(self) -> str:
         """Contents of `tokenizer.json`, readable by `tokenizers` and transformers."""
-        pattern = {"Regex": "."} if self.joiner == "" else None
+        pattern = {"Regex": r"[\s\S]"} if self.joiner == "" else None  # a dot would not match line breaks
         pre = (
             {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
             if pattern
@@ -168,6 +170,18 @@ class Vocabulary:
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids; special tokens outside the base vocabulary and padding are left out."""
         return self.joiner.join(self.symbols[i] for i in map(int, ids) if 0 < i < len(self.symbols))
+
+
+def _usable(symbol: str, where: str) -> str:
+    if symbol == PAD:
+        raise UserError(f"{where}: holds the word {PAD!r}, which stands for padding; write it otherwise")
+    if "\0" in symbol:
+        raise UserError(f"{where}: holds a NUL character (in {symbol[:40]!r}); is the file text?")
+    try:
+        symbol.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: not valid Unicode (in {symbol[:40]!r}); save the text as UTF-8") from None
+    return symbol
 
 
 class WordTokenizer(Vocabulary):

@@ -10,6 +10,7 @@ N steps, or at listed steps) stay; of the others the newest `keep` stay.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from lexarium.foundation.config import Config, outside_identity
-from lexarium.foundation.files import Damaged, Directory, dumps, read_json, verify
+from lexarium.foundation.files import Damaged, Directory, dumps, read_verified, verify
 
 FORMAT = 1
 
@@ -119,16 +120,22 @@ def write(
         directory.commit(format=FORMAT)
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def parse_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
+    """Tensors by name from the bytes of a safetensors file; `path` is for the message of `Damaged`."""
     try:
-        return load(path.read_bytes())
-    except (OSError, SafetensorError, ValueError) as error:
+        return load(data)
+    except (SafetensorError, ValueError) as error:
         raise Damaged(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def read_tensors(path: Path, name: str) -> dict[str, Tensor]:
+    """Tensors of one file of a checkpoint, checked against its manifest."""
+    return parse_tensors(read_verified(path, name), path / name)
 
 
 def load_model(path: Path, model: nn.Module) -> None:
     """Fill a model from `path/model.safetensors`; names and shapes must match exactly."""
-    load_tensors(_tensors(path / "model.safetensors"), model, str(path))
+    load_tensors(read_tensors(path, "model.safetensors"), model, str(path))
 
 
 def load_tensors(tensors: dict[str, Tensor], model: nn.Module, where: str) -> None:
@@ -150,12 +157,15 @@ def load_tensors(tensors: dict[str, Tensor], model: nn.Module, where: str) -> No
 
 
 def read(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Restore model and optimiser from a verified checkpoint; returns its state."""
-    verify(path)
+    """Restore model and optimiser from a checkpoint, each file checked; returns its state."""
     load_model(path, model)
     names = {id(p): n for n, p in model.named_parameters()}
-    load_optimizer(optimizer, names, _tensors(path / "optimizer.safetensors"))
-    return read_json(path / "state.json")
+    load_optimizer(optimizer, names, read_tensors(path, "optimizer.safetensors"))
+    state = read_verified(path, "state.json")
+    try:
+        return dict(json.loads(state))
+    except ValueError as error:
+        raise Damaged(f"{path / 'state.json'}: not valid JSON ({error})") from None
 
 
 def newest(run: Path) -> tuple[int | None, list[str]]:

@@ -86,7 +86,7 @@ class FromRun:
     def load(self, model: nn.Module) -> list[str]:
         """Fill the matching parameters; returns their names."""
         path = self._checkpoint()
-        return _fill(model, checkpoint._tensors(path / "model.safetensors"), self.config.parts, str(path))
+        return _fill(model, checkpoint.read_tensors(path, "model.safetensors"), self.config.parts, str(path))
 
 
 class FromHuggingFace:
@@ -118,7 +118,8 @@ class FromHuggingFace:
 
     def load(self, model: nn.Module) -> list[str]:
         """Fill the matching parameters; returns their names."""
-        return _fill(model, from_gpt2(checkpoint._tensors(self._file())), self.config.parts, self.config.path)
+        theirs = checkpoint.parse_tensors(self._file().read_bytes(), self._file())
+        return _fill(model, from_gpt2(theirs), self.config.parts, self.config.path)
 
 
 def _fill(model: nn.Module, tensors: dict[str, Tensor], parts: tuple[str, ...], where: str) -> list[str]:
