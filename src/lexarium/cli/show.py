@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from lexarium.cli.console import Talk
-from lexarium.cli.options import CATALOG, Json, RunsDir, Trust, catalog
+from lexarium.cli.options import Json, RunsDir, catalog
 from lexarium.foundation import registry
 from lexarium.foundation.types import UserError
 
@@ -30,7 +31,6 @@ def show(
     slices: Annotated[bool, typer.Option("--slices", help="All metrics of a run, slices too.")] = False,
     config: Annotated[bool, typer.Option("--config", help="A run's whole configuration as well.")] = False,
     runs_dir: RunsDir = Path("runs"),
-    trust_plugins: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Show a run (state, results, checkpoints), a study (claim, arms, contrasts) or a component (its options).
@@ -172,29 +172,24 @@ def _component(talk: Talk, kind: str, name: str) -> None:
     talk.say()
     rows = [[n, _type(info), _default(info), _doc(info)] for n, info in fields.items()]
     talk.table(["option", "type", "default", "meaning"], rows)
-    file = registry.source_file(cls)
-    if file is not None:
-        presets = getattr(__import__(cls.__module__, fromlist=["PRESETS"]), "PRESETS", None)
-        if isinstance(presets, dict) and "preset" in fields:
-            talk.say(f"\npresets: {', '.join(presets)}")
+    presets = getattr(sys.modules[cls.__module__], "PRESETS", None)
+    if isinstance(presets, dict) and "preset" in fields:
+        talk.say(f"\npresets: {', '.join(presets)}")
+    if (file := registry.source_file(cls)) is not None:
         talk.say(f"\ndefined in {file}")
 
 
 def _type(info: Any) -> str:
+    """A field's type in short, with its limits: `int (> 0)`, `pre | post`."""
     import re
 
-    annotation = info.annotation
-    text = annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
+    plain = isinstance(info.annotation, type) and not hasattr(info.annotation, "__args__")
+    text = info.annotation.__name__ if plain else str(info.annotation)
     text = re.sub(r"typing\.|<class '|'>|\b[a-z_]+(?:\.\w+)*\.(?=\w)", "", text)
     text = re.sub(r"Literal\[(.*?)\]", lambda m: m.group(1).replace("'", "").replace(", ", " | "), text)
-    limits = [str(m) for m in info.metadata if type(m).__name__ in ("Gt", "Ge", "Lt", "Le")]
-    signs = {"Gt": ">", "Ge": ">=", "Lt": "<", "Le": "<="}
-    bounds = [
-        f"{signs[type(m).__name__]} {next(iter(vars(m).values())) if hasattr(m, '__dict__') else m}"
-        for m in info.metadata
-        if type(m).__name__ in signs
-    ]
-    return text + (f" ({', '.join(bounds)})" if limits else "")
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    limits = [f"{s} {getattr(m, n)}" for m in info.metadata for n, s in signs.items() if hasattr(m, n)]
+    return text + (f" ({', '.join(limits)})" if limits else "")
 
 
 def _default(info: Any) -> str:
@@ -213,5 +208,3 @@ def _default(info: Any) -> str:
 def _doc(info: Any) -> str:
     return " ".join((info.description or "").split())
 
-
-__all__ = ["CATALOG", "show"]

@@ -159,7 +159,7 @@ def _boot_id() -> str:
     """This start of the system and this process-number space (containers may share a host name); or ""."""
     boot = _read(Path("/proc/sys/kernel/random/boot_id")).strip()
     try:
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}" if boot else ""
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}" if boot else ""
     except OSError:
         return boot
 

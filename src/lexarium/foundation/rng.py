@@ -87,10 +87,11 @@ class Permutation:
             if not 0 <= index < self.n:
                 raise IndexError(f"index outside 0..{self.n - 1}")
             number, place = divmod(index, _BLOCK)
-            if self._block[0] != number:
-                stop = min(self.n, (number + 1) * _BLOCK)
-                self._block = (number, self._map(np.arange(number * _BLOCK, stop)))
-            return int(self._block[1][place])
+            known, block = self._block  # read once: another thread may put its own block there
+            if known != number:
+                block = self._map(np.arange(number * _BLOCK, min(self.n, (number + 1) * _BLOCK)))
+                self._block = (number, block)
+            return int(block[place])
         return self._map(np.asarray(index, dtype=np.int64))
 
     def _map(self, i: np.ndarray) -> np.ndarray:
