@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lexarium.foundation import registry
-from lexarium.foundation.config import ComponentConfig
+from lexarium.foundation.config import ComponentConfig, outside_identity
 from lexarium.foundation.types import Document, Example
 from lexarium.tokens.prepare import prepare
 from lexarium.tokens.store import TokenStore
@@ -35,7 +35,7 @@ class JsonLines:
         """Where the files are; their content is the fingerprint."""
 
         type: str = TYPE
-        folder: str
+        folder: str = outside_identity()
         words: tuple[str, ...] = ()
 
     def __init__(self, config: Config) -> None:

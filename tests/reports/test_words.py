@@ -47,7 +47,7 @@ def plain(text: str) -> str:
 
 def test_five_seeds_state_the_interval_and_that_there_is_no_test() -> None:
     assert plain(WORDS.sentence(result())) == (
-        "OOD accuracy is 0.210 higher with rich data (0.810) than with plain data (0.600), "
+        "OOD accuracy: 0.210 higher with rich data (0.810) than with plain data (0.600), "
         "95% interval [0.050, 0.370], from 5 + 5 seeds; too few seeds for a permutation test."
     )
 
@@ -56,22 +56,26 @@ def test_an_interval_with_no_difference_inside_is_no_clear_difference() -> None:
     unclear = result(estimate=-0.02, interval=(-0.1, 0.06))
     assert verdict(unclear) == "undecided"
     assert plain(WORDS.sentence(unclear)).startswith(
-        "No clear difference: OOD accuracy is 0.020 lower with rich data (0.810) than with plain data (0.600),"
+        "No clear difference in OOD accuracy: 0.020 lower with rich data (0.810) than with plain data (0.600),"
     )
 
 
 def test_best_over_training_says_so_in_the_sentence() -> None:
     best = result(at="best", at_label="best over training, chosen on this metric itself")
-    assert "OOD accuracy (best over training, chosen on this metric itself) is" in WORDS.sentence(best)
+    assert "OOD accuracy (best over training, chosen on this metric itself): 0.210 higher" in WORDS.sentence(
+        best
+    )
 
 
-def test_other_axes_lead_the_sentence_and_forms_have_their_words() -> None:
+def test_other_axes_stand_with_the_metric_and_forms_have_their_words() -> None:
     relative = result(**{"as": "relative"}, estimate=-0.032, interval=(-0.05, -0.01), where={"family": "gru"})
     text = plain(WORDS.sentence(relative))
-    assert text.startswith("Model gru: OOD accuracy is 3.2% lower with rich data")
+    assert text.startswith("OOD accuracy (model gru): 3.2% lower with rich data")
     assert "[-5%, -1%]" in text
     ratio = result(**{"as": "ratio"}, estimate=1.32, interval=(1.1, 1.6))
-    assert "OOD accuracy with rich data (0.810) is 1.320 times that with plain data" in WORDS.sentence(ratio)
+    assert "OOD accuracy: 1.320 times as high with rich data (0.810) as with plain data" in WORDS.sentence(
+        ratio
+    )
 
 
 def test_corrected_p_pairs_and_missing_intervals_are_named() -> None:

@@ -202,6 +202,7 @@ def test_a_stage_that_never_measures_the_metric_is_no_combination() -> None:
     ]
     runs += [run({"direction": d, "stage": "tune"}, 1, 0.1, metric="tune.x") for d in ("forward", "backward")]
     assert [r["where"] for r in compare([contrast()], table(runs))] == [{"stage": "base"}]
+    assert [arm["levels"]["stage"] for arm in arms(table(runs), "tune.x")] == ["tune", "tune"]
 
 
 def test_two_runs_of_one_seed_are_one_observation() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from lexarium.foundation.files import write_json
 from lexarium.foundation.types import UserError
-from lexarium.studies.compare import collect, compare, contrasts_of, report_of
+from lexarium.studies.compare import Contrast, collect, compare, contrasts_of, report_of
 
 INDEX = {
     "study": "arrow",
@@ -108,12 +108,34 @@ def test_numbers_written_as_text_because_they_are_not_finite(runs_dir: Path) -> 
     assert "not a finite number" in result["missing"][0]["why"]
 
 
-def test_several_stages_become_an_axis(runs_dir: Path) -> None:
+def test_several_stages_become_an_axis_and_may_have_axes_of_their_own(runs_dir: Path) -> None:
     runs = json.loads((runs_dir / "studies/arrow/index.json").read_text())["runs"]
-    write(runs_dir, [*runs, entry("forward", 1, name="tuned", dir="tuned-1", stage="finetune")])
+    tuned = [
+        entry(d, 1, name=f"tune/{d}/{step}", dir=f"tuned-{d}-{step}", stage="tune", max_steps=7)
+        for d in ("forward", "backward")
+        for step in ("20", "100")
+    ]
+    for run in tuned:
+        run["levels"]["start_step"] = run["name"].rpartition("/")[2]
+        finish(runs_dir, run["dir"], {7: 0.5 if "forward" in run["dir"] else 0.75}, metric="tuned")
+    waiting = entry("forward", 2, name="tune/later", dir="later", stage="tune", max_steps=7)
+    write(runs_dir, [*runs, *tuned, waiting])
     table = collect(runs_dir, "arrow")
-    assert table.axes["stage"] == ["base", "finetune"]
-    assert table.runs[-1].levels["stage"] == "finetune"
+    assert (table.axes["stage"], table.axes["start_step"]) == (["base", "tune"], ["20", "100"])
+    assert (table.runs[-1].state, table.runs[-1].max_steps) == ("waiting", 7)
+    base = {"layers": "2", "stage": "base"}
+    assert table.cells()[0] == {"direction": "forward", **base}
+    assert {"direction": "backward", **base} in table.cells()
+    (on_base,) = compare(contrasts_of(table), table)
+    assert (on_base["where"], on_base["n"]["total"]) == (base, 4)
+    probe = Contrast(metric="loss.tuned", axis="direction", from_="forward", to="backward")
+    found = {r["where"].get("start_step"): r["estimate"] for r in compare([probe], table)}
+    assert (found["20"], found["100"]) == (0.25, 0.25)
+    by_step = Contrast(
+        metric="loss.tuned", axis="start_step", from_="20", to="100", where={"direction": "backward"}
+    )
+    (result,) = compare([by_step], table)
+    assert (result["estimate"], result["n"]["total"]) == (0.0, 2)
 
 
 def test_an_unknown_study_names_the_known_ones(runs_dir: Path) -> None:

@@ -27,7 +27,9 @@ def check(
     seed: Seed = None,
     resolved: Annotated[
         bool,
-        typer.Option("--resolved", help="Print one point's whole configuration and where each value is from."),
+        typer.Option(
+            "--resolved", help="Print one point's whole configuration and where each value is from."
+        ),
     ] = False,
     runs_dir: RunsDir = Path("runs"),
     trust_plugins: Trust = False,
@@ -136,7 +138,9 @@ def annotated(point: Point, found: Meant, runs_dir: Path) -> str:
 
     source = _source(point, found, runs_dir)
     where = lambda place: _origin(point.config, source, place)
-    return f"# {point.name}: {point.run}\n" + "".join(f"{line}\n" for line in _lines(resolved(point.config), where))
+    return f"# {point.name}: {point.run}\n" + "".join(
+        f"{line}\n" for line in _lines(resolved(point.config), where)
+    )
 
 
 def _source(point: Point, found: Meant, runs_dir: Path) -> Source | None:
@@ -157,7 +161,7 @@ def _origin(config: Config, source: Source | None, place: Place) -> str:
         return ""
     node: Any = source.data
     for depth, step in enumerate(place):
-        here = step in node if isinstance(node, dict) else isinstance(node, list) and step < len(node)
+        here = step in node if isinstance(node, dict) else isinstance(node, list) and int(step) < len(node)
         if not here:
             given = isinstance(node, dict) and node.get("preset") is not None
             if given and not _is_default(config, place):
@@ -185,7 +189,9 @@ def _lines(data: Any, where: Callable[[Place], str], place: Place = (), indent: 
     for i, (key, value) in enumerate(items):
         here = (*place, key if isinstance(data, dict) else i)
         head = f"{indent}{_flow(key)}:" if isinstance(data, dict) else f"{indent}-"
-        nested = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict) for v in value))
+        nested = isinstance(value, dict) or (
+            isinstance(value, list) and any(isinstance(v, dict) for v in value)
+        )
         if not value or not nested:
             origin = where(here)
             found.append(f"{head} {_flow(value)}" + (f"  # {origin}" if origin else ""))

@@ -102,8 +102,8 @@ def early_stop() -> Any:
 
     previous: dict[int, Any] = {}
     try:
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-            previous[number] = signal.signal(number, leave)
+        for each in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            previous[each] = signal.signal(each, leave)
     except ValueError:  # not in the main thread
         pass
     try:

@@ -37,7 +37,9 @@ def diff(
         for key in dict.fromkeys([*a, *b])
         if a.get(key, ABSENT) != b.get(key, ABSENT)
     ]
-    talk.data({"runs": [p.name for p in paths], "differences": [{"key": k, "values": [x, y]} for k, x, y in rows]})
+    talk.data(
+        {"runs": [p.name for p in paths], "differences": [{"key": k, "values": [x, y]} for k, x, y in rows]}
+    )
     if rows:
         talk.table(["key", *(p.name for p in paths)], [[k, _text(x), _text(y)] for k, x, y in rows])
     else:
@@ -53,7 +55,9 @@ def _facts(path: Path, everything: bool) -> dict[str, Any]:
     for name in ("plan", "provenance") if everything else ():
         file = path / f"{name}.json"
         if file.exists():
-            found |= {k: v for k, v in _flat(read_json(file), name) if not k.startswith("provenance.identity")}
+            found |= {
+                k: v for k, v in _flat(read_json(file), name) if not k.startswith("provenance.identity")
+            }
     return found
 
 

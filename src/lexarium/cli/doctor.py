@@ -23,7 +23,18 @@ EXTRAS = {
 }
 """Extra -> (a module it brings, what it enables)."""
 
-CORE = ("torch", "numpy", "pydantic", "safetensors", "tokenizers", "scipy", "pyarrow", "altair", "typer", "rich")
+CORE = (
+    "torch",
+    "numpy",
+    "pydantic",
+    "safetensors",
+    "tokenizers",
+    "scipy",
+    "pyarrow",
+    "altair",
+    "typer",
+    "rich",
+)
 LOW_DISK = 1 << 30
 
 Line = tuple[str, bool | None, str]
@@ -61,7 +72,11 @@ def _version(name: str) -> str | None:
 
 
 def _versions() -> Iterator[Line]:
-    yield "lexarium", None, f"{_version('lexarium')}, Python {platform.python_version()}, {platform.platform()}"
+    yield (
+        "lexarium",
+        None,
+        f"{_version('lexarium')}, Python {platform.python_version()}, {platform.platform()}",
+    )
     found = {name: _version(name) for name in CORE}
     missing = [name for name, version in found.items() if version is None]
     there = ", ".join(f"{name} {version}" for name, version in found.items() if version)
@@ -98,7 +113,11 @@ def _device() -> Iterator[Line]:
     device = choose_device("auto")
     names = machine.get("accelerators") or []
     yield "device", None, f"auto = {device}" + (f" ({', '.join(names)})" if names else "")
-    yield "threads", None, f"torch {torch.get_num_threads()}; a run uses plan.threads (1), a study one run per core"
+    yield (
+        "threads",
+        None,
+        f"torch {torch.get_num_threads()}; a run uses plan.threads (1), a study one run per core",
+    )
     yield "precision", None, ", ".join(_precisions(device))
 
 
@@ -131,7 +150,11 @@ def _disk(runs_dir: Path) -> Iterator[Line]:
         new = "" if runs_dir.exists() else " (not there yet, can be made)"
         yield "runs directory", True, f"{runs_dir} can be written{new}"
     except OSError as error:
-        yield "runs directory", False, f"{place}: {error.strerror}; choose another --runs-dir or change its rights"
+        yield (
+            "runs directory",
+            False,
+            f"{place}: {error.strerror}; choose another --runs-dir or change its rights",
+        )
 
 
 def _extras() -> Iterator[Line]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Options = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[option=value]...", help="Options of the evaluation, for example limit=100."),
+    typer.Argument(metavar="option=value", help="Options of the evaluation, for example limit=100."),
 ]
 
 
@@ -35,11 +35,14 @@ def evaluate(
     options: Options = None,
     evaluation: Annotated[
         str | None,
-        typer.Option("--evaluation", metavar="NAME", help="One of the run's, or any type; empty = all of the run's."),
+        typer.Option(
+            "--evaluation", metavar="NAME", help="One of the run's, or any type; empty = all of the run's."
+        ),
     ] = None,
     step: Step = None,
     data: Annotated[
-        str | None, typer.Option("--data", metavar="FILE", help="Score this file (the evaluation's option `data`).")
+        str | None,
+        typer.Option("--data", metavar="FILE", help="Score this file (the evaluation's option `data`)."),
     ] = None,
     items: Annotated[
         Path | None, typer.Option("--items", metavar="FILE.parquet", help="Write the per-item table.")
@@ -109,7 +112,9 @@ def _config(run: Run, name: str, data: str | None, options: Sequence[str]) -> An
     source = Source(resolved(own[name]) if name in own else {"type": name}, {(): f"--evaluation {name}"})
     if data is not None:
         if "data" not in cls.Config.model_fields:
-            raise UserError(f"--data: evaluation {name!r} has no option `data`; it looks at splits of the corpus")
+            raise UserError(
+                f"--data: evaluation {name!r} has no option `data`; it looks at splits of the corpus"
+            )
         source = overlay(source, {("data",): data}, "--data")
     source = overlay(source, parse_overrides(options), "command line")
     config = validate(cls.Config, source)

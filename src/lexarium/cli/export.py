@@ -1,7 +1,7 @@
 """`lexarium export`: a corpus as text, or a trained model as a folder of its own.
 
-    lexarium export STUDY --to tsv --split ood -o ood.tsv      a split, in the released tab format
-    lexarium export RUN --to weights -o model/                 weights, tokenizer, configuration, model card
+lexarium export STUDY --to tsv --split ood -o ood.tsv      a split, in the released tab format
+lexarium export RUN --to weights -o model/                 weights, tokenizer, configuration, model card
 """
 
 from __future__ import annotations
@@ -33,9 +33,12 @@ class Form(StrEnum):
 def export(
     what: Target,
     overrides: Overrides = None,
-    to: Annotated[Form, typer.Option("--to", help="tsv: a split of the corpus; weights: a trained model.")] = ...,  # type: ignore[assignment]
+    to: Annotated[
+        Form, typer.Option("--to", help="tsv: a split of the corpus; weights: a trained model.")
+    ] = ...,  # type: ignore[assignment]
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="PATH", help="The file (tsv) or new folder (weights).")
+        Path | None,
+        typer.Option("-o", "--output", metavar="PATH", help="The file (tsv) or new folder (weights)."),
     ] = None,
     split: Annotated[
         str | None, typer.Option("--split", metavar="SPLIT", help="tsv: train, val, test, ood, ...")
@@ -60,7 +63,12 @@ def export(
     if not output.absolute().parent.is_dir():
         raise UserError(f"-o {output}: there is no directory {output.parent}")
     if to is Form.weights:
-        for told, option in ((split, "--split"), (whole, "--whole"), (select, "--select"), (preset, "--preset")):
+        for told, option in (
+            (split, "--split"),
+            (whole, "--whole"),
+            (select, "--select"),
+            (preset, "--preset"),
+        ):
             if told:
                 raise UserError(f"{option}: belongs to --to tsv")
         if overrides:
@@ -68,7 +76,14 @@ def export(
         return _weights(talk, what, runs_dir, output, step, trust_plugins)
     if step is not None:
         raise UserError("--step: belongs to --to weights")
-    return _tsv(talk, _config(what, runs_dir, preset, overrides or (), select, trust_plugins), runs_dir, output, split, whole)
+    return _tsv(
+        talk,
+        _config(what, runs_dir, preset, overrides or (), select, trust_plugins),
+        runs_dir,
+        output,
+        split,
+        whole,
+    )
 
 
 # --- a corpus ---------------------------------------------------------------------------------------

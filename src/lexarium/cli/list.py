@@ -19,13 +19,15 @@ _CLAIM = re.compile(r"^claim:(.*(?:\n[ ]+.*)*)", re.MULTILINE)
 
 
 def _kinds(incomplete: str) -> list[str]:
-    return [kind for kind in [*map(registry.plural, registry.FOLDERS), STUDIES] if kind.startswith(incomplete)]
+    return [
+        kind for kind in [*map(registry.plural, registry.FOLDERS), STUDIES] if kind.startswith(incomplete)
+    ]
 
 
 def list_components(
     kind: Annotated[
         str | None,
-        typer.Argument(metavar="[KIND]", help="models, corpora, studies, ...", autocompletion=_kinds),
+        typer.Argument(metavar="KIND", help="models, corpora, studies, ...", autocompletion=_kinds),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -34,7 +34,7 @@ from lexarium.cli import (
     train,
 )
 from lexarium.cli import list as list_verb
-from lexarium.cli.console import FAILED, INTERRUPTED, USER_ERROR
+from lexarium.cli.console import DONE, FAILED, INTERRUPTED, USER_ERROR
 from lexarium.foundation.types import UserError
 
 app = typer.Typer(
@@ -46,19 +46,25 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-app.command("check")(check.check)
-app.command("prepare")(prepare.prepare)
-app.command("train")(train.train)
-app.add_typer(study.app, name="study")
-app.command("evaluate")(evaluate.evaluate)
-app.command("report")(report.report)
-app.command("export")(export.export)
-app.command("sample")(sample.sample)
-app.command("list")(list_verb.list_components)
-app.command("show")(show.show)
-app.command("diff")(diff.diff)
-app.command("doctor")(doctor.doctor)
-app.command("test-component")(test_component.run_contract)
+for name, verb, short in (
+    ("check", check.check, "Validate a study or a run; print arms, sizes, number of runs."),
+    ("prepare", prepare.prepare, "Generate or read the data and tokenise them."),
+    ("train", train.train, "Train one run, or go on with it."),
+    ("study", study.app, "Run a whole study, or see how far it is."),
+    ("evaluate", evaluate.evaluate, "Ask a trained model, at any checkpoint."),
+    ("report", report.report, "Table and page of a study's results."),
+    ("export", export.export, "A corpus as text, a model as a folder."),
+    ("sample", sample.sample, "Text from a trained model."),
+    ("list", list_verb.list_components, "Components and the catalog of studies."),
+    ("show", show.show, "What is known of a run, a study, a component."),
+    ("diff", diff.diff, "What sets two runs apart."),
+    ("doctor", doctor.doctor, "Check this machine and this environment."),
+    ("test-component", test_component.run_contract, "Test what a component promises."),
+):
+    if isinstance(verb, typer.Typer):
+        app.add_typer(verb, name=name, short_help=short)
+    else:
+        app.command(name, short_help=short)(verb)
 
 
 def _version(wanted: bool) -> None:
@@ -101,6 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _bug(error, debug)
         return _told(f"{os.fsdecode(error.filename)}: {error.strerror.lower()}", debug)
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error)
+            return DONE
         if hasattr(error, "format_message"):  # the command line itself is wrong
             return _told(_usage(error), debug)
         return _bug(error, debug)

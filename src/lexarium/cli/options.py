@@ -38,7 +38,8 @@ def _kinds(incomplete: str) -> Iterator[str]:
 
 
 RunsDir = Annotated[
-    Path, typer.Option("--runs-dir", metavar="DIR", help="Where runs, stores and studies lie.", file_okay=True)
+    Path,
+    typer.Option("--runs-dir", metavar="DIR", help="Where runs, stores and studies lie.", file_okay=True),
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="Print JSON on standard output; text goes to standard error.")
@@ -64,7 +65,7 @@ Run = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[a.b=value]...", help="Changes, for example train.max_steps=100."),
+    typer.Argument(metavar="a.b=value", help="Changes, for example train.max_steps=100."),
 ]
 Only = Annotated[
     list[str] | None,

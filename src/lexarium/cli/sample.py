@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 
 def sample(
     run: RunName,
-    prompt: Annotated[str, typer.Option("--prompt", "-p", metavar="TEXT", help="What the text begins with.")] = "",
+    prompt: Annotated[
+        str, typer.Option("--prompt", "-p", metavar="TEXT", help="What the text begins with.")
+    ] = "",
     number: Annotated[int, typer.Option("-n", "--number", metavar="N", min=1, help="How many samples.")] = 1,
     temperature: Annotated[
-        float, typer.Option("--temperature", "-t", metavar="T", min=0, help="0 = the likeliest word each time.")
+        float,
+        typer.Option("--temperature", "-t", metavar="T", min=0, help="0 = the likeliest word each time."),
     ] = 1.0,
     max_new: Annotated[int, typer.Option("--max-new", metavar="N", min=1, help="Tokens at most.")] = 64,
     seed: Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Seed of the draws.")] = 1,

@@ -26,7 +26,7 @@ def show(
         typer.Argument(metavar="WHAT", help="A run, a study, a component, or a kind.", autocompletion=_names),
     ],
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="After a kind: the component, or file.py:Class.")
+        str | None, typer.Argument(metavar="NAME", help="After a kind: the component, or file.py:Class.")
     ] = None,
     slices: Annotated[bool, typer.Option("--slices", help="All metrics of a run, slices too.")] = False,
     config: Annotated[bool, typer.Option("--config", help="A run's whole configuration as well.")] = False,
@@ -61,7 +61,9 @@ def _kind(kind: str) -> str:
     if kind not in registry.FOLDERS:
         near = difflib.get_close_matches(kind, registry.FOLDERS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"no kind of component is called {kind!r}{hint} (kinds: {', '.join(registry.FOLDERS)})")
+        raise UserError(
+            f"no kind of component is called {kind!r}{hint} (kinds: {', '.join(registry.FOLDERS)})"
+        )
     return kind
 
 
@@ -99,9 +101,7 @@ def _run(talk: Talk, what: str, runs_dir: Path, slices: bool, with_config: bool)
         {"evaluation": name, "step": step, "metrics": metrics}
         for name, step, metrics in RunFiles(path).evaluations()
     ]
-    talk.data(
-        {"kind": "run", **found, "checkpoints": steps, "evaluations": evaluations, "config": config}
-    )
+    talk.data({"kind": "run", **found, "checkpoints": steps, "evaluations": evaluations, "config": config})
     if talk.as_json:
         return
     message = f": {found['message']}" if found["message"] else ""
@@ -207,4 +207,3 @@ def _default(info: Any) -> str:
 
 def _doc(info: Any) -> str:
     return " ".join((info.description or "").split())
-

@@ -27,7 +27,9 @@ app = typer.Typer(help="Run a study, or see how far it is.", rich_markup_mode=No
 
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", metavar="N", min=1, help="Runs trained at once; empty = one per core, or per GPU."),
+    typer.Option(
+        "--jobs", metavar="N", min=1, help="Runs trained at once; empty = one per core, or per GPU."
+    ),
 ]
 
 
@@ -53,14 +55,16 @@ def run(
     """
     from lexarium.cli.study_run import Options, run_study
 
-    options = Options(preset, tuple(overrides or ()), tuple(only or ()), seeds, jobs, retry, requeue_after, dry_run)
+    options = Options(
+        preset, tuple(overrides or ()), tuple(only or ()), seeds, jobs, retry, requeue_after, dry_run
+    )
     return run_study(study, runs_dir, options)
 
 
 @app.command("status")
 def status(
     study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="A study's name or file; empty = all.")
+        str | None, typer.Argument(metavar="STUDY", help="A study's name or file; empty = all.")
     ] = None,
     runs_dir: RunsDir = Path("runs"),
     as_json: Json = False,
@@ -74,6 +78,8 @@ def status(
     runs = [{"study": s["study"], **r} for s in studies for r in s["runs"]]
     brief = [{k: v for k, v in s.items() if k != "runs"} for s in studies]
     talk.data({**brief[0], "runs": runs} if study is not None else {"studies": brief, "runs": runs})
+    if not studies:
+        talk.say(f"no study has been run in {runs_dir}")
     for found in studies:
         _print(talk, found, every_run=study is not None or len(studies) == 1)
 
@@ -137,7 +143,9 @@ def _print(talk: Talk, found: dict[str, Any], every_run: bool) -> None:
     preset = f" (preset {found['preset']})" if found["preset"] else ""
     talk.say(f"{found['study']}{preset}: {counts}")
     if every_run:
-        rows = [[r["state"], r["step"], r["max_steps"], r["name"], r["dir"], _short(r)] for r in found["runs"]]
+        rows = [
+            [r["state"], r["step"], r["max_steps"], r["name"], r["dir"], _short(r)] for r in found["runs"]
+        ]
         talk.table(["state", "step", "of", "run", "directory", "message"], rows, "  ")
 
 

@@ -77,9 +77,9 @@ def run_study(name: str, runs_dir: Path, options: Options) -> int:
         flag = StopFlag(options.requeue_after)
     with flag:
         status = _work(work, study, runs_dir, options, flag, talk)
-    if flag.raised:
+    if status == flag.exit_status != DONE:
         talk.say(f"stopped: {flag.reason}; everything is saved, the same command goes on")
-        return flag.exit_status
+        return status
     _report(talk, study.name, runs_dir)
     return status
 
@@ -89,7 +89,9 @@ def _announce(talk: Talk, study: Study, runs_dir: Path) -> None:
         if index.get("preset") != study.preset:
             before = index.get("preset") or "no preset"
             now = study.preset or "no preset"
-            talk.note(f"{study.name}: was run with {before} before, now with {now}; its runs stay, its report changes")
+            talk.note(
+                f"{study.name}: was run with {before} before, now with {now}; its runs stay, its report changes"
+            )
 
 
 def _dry_run(talk: Talk, points: Sequence[Point], runs_dir: Path) -> int:
@@ -135,7 +137,7 @@ def _work(work: Work, study: Study, runs_dir: Path, options: Options, flag: Stop
 
 def _todo(work: Work, runs_dir: Path, retry: bool) -> list[str]:
     """Runs to train now: not finished, not failed before (unless `retry`), not in other hands."""
-    from lexarium.foundation.lock import held
+    from lexarium.foundation.lock import held, read_owner
 
     found = []
     for name, run in work.runs.items():
@@ -144,7 +146,8 @@ def _todo(work: Work, runs_dir: Path, retry: bool) -> list[str]:
         if status["state"] == "failed" and not retry:
             continue
         if held(run.path):
-            work.states[name] = "held"
+            work.states[name], owner = "held", read_owner(run.path) or {}
+            work.messages[name] = f"in use by process {owner.get('pid')} on {owner.get('host')}"
         elif status["state"] != "done" or any(s == status["step"] for _, s in missing_evaluations(run)):
             found.append(name)
     blocked = {n for n in found if _failed_parent(work, n, found)}
@@ -259,10 +262,12 @@ def _verdict(talk: Talk, work: Work, study: Study, runs_dir: Path) -> int:
         for line in lines[kind]:
             talk.say(line)
     if lines["held"]:
-        talk.say(f"{len(lines['held'])} runs are being trained by another process; call again when it is done")
+        talk.say(f"in the hands of another process: {len(lines['held'])}; call again when it is done")
     if lines["failed"] or lines["blocked"]:
         n = len(lines["failed"]) + len(lines["blocked"])
-        talk.say(f"{n} of {len(work.runs)} runs failed; mend the cause, then run again with --retry")
+        recorded = any(state_of(run.path)["state"] == "failed" for run in work.runs.values())
+        how = "mend the cause, then run again with --retry" if recorded else "run the same command again"
+        talk.say(f"{n} of {len(work.runs)} runs failed; {how}")
         return FAILED
     return REQUEUE if lines["held"] or lines["other"] else DONE
 
@@ -300,4 +305,3 @@ def _made_from(study: str, runs_dir: Path) -> str:
 def report_page(runs_dir: Path, study: str) -> Path:
     """Where the page of a study lies."""
     return runs_dir / "studies" / study / "report" / "index.html"
-

@@ -65,6 +65,7 @@ def load_target(
     trust: bool = False,
 ) -> Target:
     """Resolve a name; raises UserError saying what was looked for and where."""
+    check_runs_dir(runs_dir)
     path = _run_directory(name, runs_dir)
     if path is not None:
         return _existing_run(path, preset, overrides, seeds, trust)
@@ -85,6 +86,13 @@ def load_target(
         raise UserError(f"{name}: no such file, and no such run directory")
     study = Study.load(name, preset, overrides, seeds)
     return Target(name, study=study)
+
+
+def check_runs_dir(runs_dir: Path) -> None:
+    """Raise UserError when a file stands where the runs directory is, or would have to be made."""
+    for path in (runs_dir, *runs_dir.parents):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"--runs-dir {runs_dir}: {path} is a file; choose another directory")
 
 
 def load_study(
@@ -229,7 +237,9 @@ def check_levels(target: Target, levels: dict[str, list[str]], option: str) -> N
             if level not in axes[axis]:
                 near = difflib.get_close_matches(level, axes[axis], n=1)
                 hint = f"did you mean {near[0]!r}? " if near else ""
-                raise UserError(f"{option} {axis}={level}: no such level; {hint}levels: {', '.join(axes[axis])}")
+                raise UserError(
+                    f"{option} {axis}={level}: no such level; {hint}levels: {', '.join(axes[axis])}"
+                )
 
 
 def parse_seeds(text: str | None) -> list[int] | None:

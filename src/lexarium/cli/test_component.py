@@ -11,7 +11,7 @@ from lexarium.cli.options import Json, Kind
 
 Options = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[option=value]...", help="Options of the component, for example d_model=64."),
+    typer.Argument(metavar="option=value", help="Options of the component, for example d_model=64."),
 ]
 
 

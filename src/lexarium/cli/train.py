@@ -125,7 +125,9 @@ def fit(run: Run, requeue_after: float | None, retry: bool, talk: Talk, world: W
     status = run.files.status()
     talk.data({**summary(run.path), "state": state})
     if not done:
-        talk.say(f"stopped at step {status['step']:,}: {status['message']}; the same command goes on from there")
+        talk.say(
+            f"stopped at step {status['step']:,}: {status['message']}; the same command goes on from there"
+        )
         talk.say(str(run.path))
         return flag.exit_status or REQUEUE
     print_result(talk, run.path)
@@ -180,7 +182,9 @@ def summary(path: Path) -> dict[str, Any]:
 def print_result(talk: Talk, path: Path) -> None:
     """Final metrics of a run (slices left out), then its directory."""
     found = summary(path)
-    talk.say(f"{found['state']} at step {found['step']:,}" + (f": {found['message']}" if found["message"] else ""))
+    talk.say(
+        f"{found['state']} at step {found['step']:,}" + (f": {found['message']}" if found["message"] else "")
+    )
     print_metrics(talk, found)
     talk.say(str(path))
 

@@ -72,7 +72,7 @@ class Loss:
         scores = scorer.token_scores(self._prepared[split])
         losses = [-s for s in scores]
         sums = np.array([np.nansum(x) for x in losses])
-        counts = np.array([int(np.isfinite(x).sum()) for x in losses])
+        counts = np.array([int((~np.isnan(x)).sum()) for x in losses])
         mean = float(sums.sum() / counts.sum())
         metrics[split] = mean
         metrics[f"{split}.perplexity"] = math.exp(min(mean, 700.0))
@@ -97,7 +97,7 @@ class Loss:
         values = [view.channel(name, i) for i in range(len(losses))]
         flat = np.concatenate([np.append(v, v[-1]) for v in values])
         loss = np.concatenate(losses)
-        predicted = np.isfinite(loss)
+        predicted = ~np.isnan(loss)
         for level in np.unique(flat):
             chosen = predicted & (flat == level)
             if chosen.any():

@@ -80,7 +80,8 @@ class Scorer:
     def token_scores(self, documents: Sequence[Document | Example]) -> list[np.ndarray]:
         """Per document, float64 log-probabilities (nats) of its tokens in CORPUS order, then of eos.
 
-        NaN where the objective predicts nothing (the source of an encoder-decoder, a first token without bos).
+        NaN where the objective predicts nothing (the source of an encoder-decoder, a first token without bos);
+        minus infinity where the model's own answer is not a number.
         """
         examples = [d if isinstance(d, Example) else self._example(d, i) for i, d in enumerate(documents)]
         found: list[np.ndarray] = [np.zeros(0)] * len(examples)
@@ -92,6 +93,7 @@ class Scorer:
                 scores = (
                     log_probabilities(output, batch.targets["labels"].to(self.device)).double().cpu().numpy()
                 )
+            scores[np.isnan(scores)] = -np.inf
             start = 0
             for i, example in zip(chosen, group, strict=True):
                 places = self.objective.scored(example)

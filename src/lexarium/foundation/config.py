@@ -109,6 +109,7 @@ def _validate(cls: type[Config], data: Any, place: Place, source: Source, proble
         kind = component_kind(info)
         if kind and values.get(name) is not None:
             before = len(problems)
+            values[name] = _with_default_type(info, values[name])
             if get_origin(info.annotation) is tuple and not isinstance(values[name], list | tuple):
                 problems.append(
                     _problem(source, (*place, name), f"expected a list of {registry.plural(kind)}")
@@ -128,6 +129,14 @@ def _validate(cls: type[Config], data: Any, place: Place, source: Source, proble
         problems.append(_problem(source, place, str(error)))
         return None
     return result
+
+
+def _with_default_type(info: FieldInfo, value: Any) -> Any:
+    """Options without `type` belong to the field's default component: `optimizer.lr=1e-3` is enough."""
+    if not isinstance(value, Mapping) or "type" in value or info.is_required():
+        return value
+    default = info.get_default(call_default_factory=True, validated_data={})
+    return {"type": default.type, **value} if isinstance(default, ComponentConfig) else value
 
 
 def component_kind(info: FieldInfo) -> str | None:

@@ -46,7 +46,6 @@ class Lock:
         return self.directory / OWNER
 
     def __enter__(self) -> Lock:
-        make_directory(self.directory)
         while not self._create():
             holder = read_owner(self.directory)
             if holder is not None and not alive(self.directory, holder):
@@ -66,11 +65,12 @@ class Lock:
         record = {"nonce": self.nonce, "host": socket.gethostname(), "boot": _boot_id(), "pid": os.getpid()}
         record["started"] = _process_start(os.getpid())
         temporary = self.directory / f".{OWNER}.{self.nonce[:8]}.tmp"
+        make_directory(self.directory)  # its last owner may just have removed it
         with disk_errors(self.directory):
             try:
                 temporary.write_text(json.dumps(record), encoding="utf-8")
                 os.link(temporary, self._owner)  # atomic, and the file is complete when it appears
-            except FileExistsError:
+            except (FileExistsError, FileNotFoundError):
                 return False
             finally:
                 temporary.unlink(missing_ok=True)

@@ -240,7 +240,9 @@ def study_display(
 class _Runs:
     """Which of the jobs run, and how far all have come."""
 
-    def __init__(self, jobs: Sequence[Job], steps: Mapping[str, int] | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], steps: Mapping[str, int] | None, clock: Callable[[], float]
+    ) -> None:
         self.pace = Pace({j.path.name: j.max_steps for j in jobs}, steps, clock, resumes=True)
         self.n, self.running, self.ended = len(jobs), dict[str, float](), dict[str, str]()
         self._clock = clock
@@ -326,7 +328,10 @@ class BarDisplay:
         self._tasks: dict[str, Any] = {}
         self._drawn = 0.0
         self._all = self._bars.add_task(
-            "all runs", total=self._runs.pace.total or None, completed=self._runs.pace.sum, text=self._runs.text()
+            "all runs",
+            total=self._runs.pace.total or None,
+            completed=self._runs.pace.sum,
+            text=self._runs.text(),
         )
 
     def __enter__(self) -> BarDisplay:
@@ -344,7 +349,9 @@ class BarDisplay:
         """A worker has taken a run."""
         self._runs.start(job)
         done = self._runs.pace.done[job.path.name]
-        self._tasks[job.path.name] = self._bars.add_task(job.name, total=job.max_steps, completed=done, text="")
+        self._tasks[job.path.name] = self._bars.add_task(
+            job.name, total=job.max_steps, completed=done, text=""
+        )
         self._overall()
 
     def moved(self, job: Job, step: int) -> None:

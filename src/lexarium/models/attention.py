@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lexarium.foundation.types import UserError
 from lexarium.models.dropout import Dropout, threshold
 from lexarium.models.layers import Layout, rotate
 
@@ -111,7 +112,7 @@ class Attention(nn.Module):
             y = fused_attention(q, k, v, rule)
         else:
             if max(q.shape[2], k.shape[2]) > LONGEST_EXPLICIT:
-                raise ValueError(
+                raise UserError(
                     f"dropout on attention weights needs the explicit form, up to {LONGEST_EXPLICIT} tokens per row;"
                     f" found {q.shape[2]}: set model.attention_dropout to 0"
                 )

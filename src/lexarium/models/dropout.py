@@ -48,8 +48,8 @@ def _mix32_(x: Tensor) -> Tensor:
 
 
 def threshold(p: float) -> int:
-    """How many of the 65,536 values of 16 bits mean `dropped`."""
-    return round(p * 65536)
+    """How many of the 65,536 values of 16 bits mean `dropped`; never all."""
+    return min(round(p * 65536), 65535)
 
 
 def scale(p: float) -> float:

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from lexarium.foundation.config import ComponentConfig
-from lexarium.foundation.types import Batch, Example, Output, Term
+from lexarium.foundation.types import Batch, Example, Output, Term, UserError
 from lexarium.objectives.framing import cross_entropy_sum, rows_to_inputs, token_keys
 from lexarium.tokens.tokenizers import Vocabulary, assign_roles
 
@@ -50,11 +50,6 @@ class Causal:
         """Roles appended to the vocabulary, in order."""
         return tuple(role for role, wanted in (("eos", True), ("bos", self.config.bos)) if wanted)
 
-    @property
-    def added_length(self) -> int:
-        """Input positions a row has beyond its example."""
-        return int(self.config.bos) - int(not self.config.eos and not self.config.bos)
-
     def frame(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Input row and its targets, of equal length."""
         row = np.concatenate(
@@ -78,6 +73,8 @@ class Causal:
             inputs |= self._documents(examples, rows)
         labels = torch.from_numpy(np.concatenate([target for _, target in framed]))
         n = int(labels.shape[0])
+        if n == 0:
+            raise UserError("documents of one token leave nothing to predict without objective.bos and objective.eos")
         return Batch(inputs, {"labels": labels}, {"ce": float(n)}, tuple(e.index for e in examples), n)
 
     def _documents(self, examples: Sequence[Example], rows: Sequence[np.ndarray]) -> dict[str, Tensor]:
@@ -109,7 +106,7 @@ class Causal:
         bos = [self.roles["bos"]] if self.config.bos else []
         rows = [np.concatenate([bos, given, begun]).astype(np.int64) for given, begun in prefixes]
         if any(len(row) == 0 for row in rows):
-            raise ValueError("an empty prefix needs objective.bos: there is nothing to predict from")
+            raise UserError("an empty prefix needs objective.bos: there is nothing to predict from")
         last = torch.from_numpy(np.cumsum([len(row) for row in rows]) - 1)
         return Batch(rows_to_inputs(rows, self.roles["pad"]), {}, {}), last
 

@@ -28,7 +28,6 @@ class Seq2Seq:
     )
     answers = frozenset({"token_scores", "next_scores", "generate"})
     extra_tokens = ("eos", "bos")
-    added_length = 1
 
     class Config(ComponentConfig):
         """Options of `seq2seq`."""

@@ -49,18 +49,17 @@ class Drawing:
         groups: dict[str, list[dict[str, str]]] = {}
         varying = [a for a, levels in self.table.axes.items() if a != self.primary and len(levels) > 1]
         for cell in self.table.cells():
-            label = self.words.levels({axis: cell[axis] for axis in varying})
+            label = self.words.levels({axis: cell[axis] for axis in varying if axis in cell})
             groups.setdefault(label, []).append(cell)
         return list(groups.items())
 
     def _label(self, cell: Mapping[str, str]) -> str:
-        return self.words.level(self.primary, cell[self.primary]) if self.primary else "all runs"
+        axis = self.primary
+        return self.words.level(axis, cell[axis]) if axis is not None and axis in cell else "all runs"
 
     def levels(self) -> list[str]:
         """Labels of the primary axis, in order: the domain of colours."""
-        if self.primary is None:
-            return ["all runs"]
-        return [self.words.level(self.primary, level) for level in self.table.axes[self.primary]]
+        return list(dict.fromkeys(self._label(cell) for cell in self.table.cells()))
 
     def legend(self) -> list[tuple[str, int]]:
         """(label, place of its colour); empty when there is nothing to tell apart."""
@@ -96,7 +95,8 @@ class Drawing:
         caption += " Diamond and bar: mean and 95% t interval of the mean."
         caption += " Lines join runs of equal seed." if joined else ""
         name = f"points-{slug(first['metric'])}" + ("" if final else f"-{slug(str(first['at']))}")
-        title = f"{label}: every seed" if final else f"{label} ({first['at_label']}): every seed"
+        heading = self.words.heading(first["metric"]) + ("" if final else f" ({first['at_label']})")
+        title = f"{heading}: every seed"
         return Figure(name, title, caption, panels)
 
     def _points_panel(
@@ -115,7 +115,12 @@ class Drawing:
             "y": encode("row", "N", sort=order, title=None, axis=row_axis()),
             "yOffset": encode("jitter", scale={"domain": [-1, 1]}),
         }
-        x = encode("value", title=title_lines(label, 34), scale=scale, axis={"tickCount": 6})
+        x = encode(
+            "value",
+            title=title_lines(label, 34 if len(self.groups) > 1 else 46),
+            scale=scale,
+            axis={"tickCount": 6},
+        )
         tips = [encode("run", "N"), encode("seed", "N"), encode("value"), encode("step", format=",d")]
         circle = {"type": "circle", "size": 62, "opacity": 0.72}
         diamond = {
@@ -163,7 +168,7 @@ class Drawing:
             caption += " Dotted: runs that have not finished."
         if thinned:
             caption += f" Curves of more than {MAX_POINTS} evaluations are thinned evenly."
-        title = f"{self.words.metric(metric)} during training"
+        title = f"{self.words.heading(metric)} during training"
         return Figure(f"curves-{slug(metric)}", title, caption, panels, self.legend())
 
     def _curve_rows(self, cell: Mapping[str, str], metric: str) -> tuple[list[Row], list[Row], bool]:
@@ -278,9 +283,8 @@ class Drawing:
             one = layer(f"bars{i}", {"type": "bar", "binSpacing": 1, "opacity": 0.85}, **encoding)
             panels.append({"title": title_lines(title), "height": 110, **one, "datasets": {f"bars{i}": rows}})
         caption = f"Number of seeds per bin, {arms[0]['at_label']}; all panels share their bins."
-        return Figure(
-            f"distribution-{slug(arms[0]['metric'])}", f"{label}: distribution over seeds", caption, panels
-        )
+        title = f"{self.words.heading(arms[0]['metric'])}: distribution over seeds"
+        return Figure(f"distribution-{slug(arms[0]['metric'])}", title, caption, panels)
 
     def stability(self, metric: str, rows: Sequence[Arm], tau: float) -> Figure | None:
         """Mean change between evaluations against the final value, one point per run."""
@@ -317,9 +321,8 @@ class Drawing:
             data = {f"tv{i}": points, f"tau{i}": [{"tv": tau}]}
             panels.append({"title": title_lines(title), "height": 230, "layer": layers, "datasets": data})
         caption = f"One point per run; left of the dashed line (TV/T = {tau}) a run counts as stable."
-        return Figure(
-            f"stability-{slug(metric)}", f"{label}: stability and outcome", caption, panels, self.legend()
-        )
+        title = f"{self.words.heading(metric)}: stability and outcome"
+        return Figure(f"stability-{slug(metric)}", title, caption, panels, self.legend(), dots=True)
 
     # --- contrasts ----------------------------------------------------------------------------------
 
@@ -362,7 +365,7 @@ class Drawing:
         panel = {"height": 40 * len(rows), "layer": layers, "datasets": data}
         caption = "Dot and bar: estimate and interval of each contrast. Dashed: no difference."
         name = f"contrasts-{slug(metric)}-{form}"
-        return Figure(name, f"{self.words.metric(metric)}: all contrasts", caption, [panel])
+        return Figure(name, f"{self.words.heading(metric)}: all contrasts", caption, [panel])
 
 
 def _point_rows(rows: Sequence[tuple[str, Arm]]) -> tuple[list[Row], list[Row]]:

@@ -49,7 +49,7 @@ MOST_METRICS = 12
 
 
 def build_report(runs_dir: Path, study: str) -> dict[str, Any]:
-    """Write `studies/<study>/report/` and return its results (see docs: results.json).
+    """Write `studies/<study>/report/` and return its results, which are also `results.json`.
 
     Raises UserError for an unknown study or contrasts that name unknown axes or levels.
     """
@@ -90,6 +90,7 @@ def results_of(
         "study": table.study,
         "title": report.title or table.study,
         "claim": index.get("claim") or "",
+        "description": index.get("description") or "",
         "preset": index.get("preset") or "",
         "axes": table.axes,
         "labels": {"metrics": report.labels, "levels": report.levels},
@@ -283,6 +284,7 @@ def render(
         colours=list(zip(LIGHT, DARK, strict=True)),
         dashes=DASHES,
         notes=_shared_notes(results["contrasts"]),
+        methods=_methods(results["contrasts"]),
         provenance=_provenance(results["runs"]),
     )
 
@@ -310,6 +312,16 @@ def _shared_notes(contrasts: Sequence[Mapping[str, Any]]) -> list[tuple[str, lis
         for note in dict.fromkeys(result["notes"]):
             found.setdefault(note, []).append(i)
     return list(found.items())
+
+
+def _methods(contrasts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How intervals, p and effect sizes were computed, each way once."""
+    found = [
+        f"Interval ({c['confidence']:g}): {c['interval_method']}." for c in contrasts if c["interval_method"]
+    ]
+    for name, key in (("p", "p_method"), ("Correction", "correction"), ("Effect size", "effect_size_method")):
+        found += [f"{name}: {c[key]}." for c in contrasts if c[key]]
+    return list(dict.fromkeys(found))
 
 
 def _provenance(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

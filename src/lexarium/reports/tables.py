@@ -119,7 +119,7 @@ def _arm_table(group: Mapping[str, Any], axes: Mapping[str, Sequence[str]], word
     for i, name in enumerate(columns):
         table.add_column(Text(name), justify="left" if i < len(axes) else "right")
     for arm in group["arms"]:
-        cells = [words.level(axis, arm["levels"][axis]) for axis in axes]
+        cells = [words.level(axis, arm["levels"].get(axis, "")) for axis in axes]
         cells += [f"{arm['n']} of {arm['planned']}", number(arm["mean"]), interval(arm["t_interval"])]
         cells += [number(arm["sd"]), number(arm["median"])]
         cells += [f"{number(arm['min'])} to {number(arm['max'])}" if arm["n"] else number(None)]

@@ -112,6 +112,11 @@ class Words:
         """A metric, or an axis, in words."""
         return self._labels.get(name, name)
 
+    def heading(self, name: str) -> str:
+        """A metric at the start of a title: a label begins with a capital, a plain name stays as it is."""
+        label = self.metric(name)
+        return label[:1].upper() + label[1:] if name in self._labels else label
+
     def level(self, axis: str, level: str) -> str:
         """A level of an axis in words."""
         return self._levels.get(axis, {}).get(level, level)
@@ -140,27 +145,29 @@ class Words:
 
     def sentence(self, result: Mapping[str, Any]) -> str:
         """The answer of one contrast, in one sentence."""
-        scope = ", ".join(f"{self.metric(a)} {self.level(a, v)}" for a, v in result["where"].items())
-        where = f"{scope[:1].upper()}{scope[1:]}: " if scope else ""
-        metric, at = self.metric(result["metric"]), _at(result)
+        scope = [f"{self.metric(a)} {self.level(a, v)}" for a, v in result["where"].items()]
+        scope += [] if result["at"] == "final" else [result["at_label"]]
+        metric = self.metric(result["metric"]) + (f" ({'; '.join(scope)})" if scope else "")
         if result["estimate"] is None:
-            why = result["notes"][0] if result["notes"] else "No value in one of the arms."
-            return f"{where}{metric}{at}: no answer yet. {why}"
-        unclear = "no clear difference: " if verdict(result) == "undecided" else ""
-        text = f"{unclear}{self._finding(result, metric + at)}{self._support(result)}."
-        starts_sentence = not where and (unclear or result["metric"] in self._labels)
-        return where + (text[:1].upper() + text[1:] if starts_sentence else text)
+            text = (
+                f"{metric}: no answer yet. {' '.join(result['notes'][:1]) or 'No value in one of the arms.'}"
+            )
+        else:
+            text = f"{metric}: {self._finding(result)}{self._support(result)}."
+        if verdict(result) == "undecided":
+            return f"No clear difference in {text}"
+        return text[:1].upper() + text[1:] if result["metric"] in self._labels else text
 
-    def _finding(self, result: Mapping[str, Any], metric: str) -> str:
+    def _finding(self, result: Mapping[str, Any]) -> str:
         axis, estimate, arms = result["axis"], result["estimate"], result["arms"]
         to = f"{self.level(axis, result['to'])} ({number(arms['to']['mean'])})"
         other = f"{self.level(axis, result['from'])} ({number(arms['from']['mean'])})"
         if result["as"] == "ratio":
-            return f"{metric} with {to} is {number(estimate)} times that with {other}"
+            return f"{number(estimate)} times as high with {to} as with {other}"
         if abs(estimate) < 1e-12:
-            return f"{metric} is the same with {to} as with {other}"
+            return f"the same with {to} as with {other}"
         more = "higher" if estimate > 0 else "lower"
-        return f"{metric} is {self.value(result, abs(estimate))} {more} with {to} than with {other}"
+        return f"{self.value(result, abs(estimate))} {more} with {to} than with {other}"
 
     def _support(self, result: Mapping[str, Any]) -> str:
         n = result["n"]
@@ -190,11 +197,6 @@ class Words:
             return ""
         to, other = (self.level(result["axis"], result[side]) for side in ("to", "from"))
         return f"Predicted by the claim: {result['expect']} with {to} than with {other}."
-
-
-def _at(result: Mapping[str, Any]) -> str:
-    """Everything but the final value is named in the sentence itself."""
-    return "" if result["at"] == "final" else f" ({result['at_label']})"
 
 
 def verdict(result: Mapping[str, Any]) -> str:

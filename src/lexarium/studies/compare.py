@@ -231,7 +231,7 @@ def _gather(
 def arms(table: Table, metric: str, at: At = "final", better: str = "none") -> list[dict[str, Any]]:
     """One summary per planned combination of levels: describe() of its seeds, points, missing, notes."""
     results = []
-    for levels in table.cells():
+    for levels in _cells_of(table, metric):
         points, missing, notes = _gather(table, levels, metric, at, better)
         summary = describe([p["value"] for p in points])
         results.append(
@@ -248,6 +248,12 @@ def arms(table: Table, metric: str, at: At = "final", better: str = "none") -> l
             }
         )
     return results
+
+
+def _cells_of(table: Table, metric: str) -> list[dict[str, str]]:
+    """Planned cells, without those of a stage that never measures the metric (unless no stage does)."""
+    measured = {run.levels.get("stage") for run in table.runs if metric in run.curves}
+    return [cell for cell in table.cells() if not measured or cell.get("stage") in measured]
 
 
 def _plain_at(at: At) -> Any:
@@ -296,18 +302,12 @@ def compare(
 
 
 def _combinations(contrast: Contrast, table: Table) -> list[dict[str, str]]:
-    """Levels of the other axes for which at least one arm is planned.
-
-    A stage that never measures the metric is not a combination, unless no stage does.
-    """
+    """Levels of the other axes for which at least one arm is planned."""
     found: list[dict[str, str]] = []
-    measured = {run.levels.get("stage") for run in table.runs if contrast.metric in run.curves}
-    for cell in table.cells():
-        if measured and cell.get("stage") not in measured:
-            continue
+    for cell in _cells_of(table, contrast.metric):
         where = {axis: level for axis, level in cell.items() if axis != contrast.axis}
-        fits = all(where[axis] == level for axis, level in contrast.where.items())
-        if fits and cell[contrast.axis] in (contrast.from_, contrast.to) and where not in found:
+        fits = all(where.get(axis) == level for axis, level in contrast.where.items())
+        if fits and cell.get(contrast.axis) in (contrast.from_, contrast.to) and where not in found:
             found.append(where)
     return found or [dict(contrast.where)]
 

@@ -44,6 +44,8 @@ class Recorder:
     def boundary(self, trainer: Trainer) -> bool:
         """Log when due; never asks to stop."""
         step, config, window = trainer.step, trainer.config, trainer.window
+        if self.world.main and trainer.last is not None and not trainer.last.finite:
+            self.files.event("step was not finite", step=step - 1, policy=config.non_finite)
         due = window.steps and (step % config.log_every == 0 or step == config.max_steps)
         if due:
             if self.world.main:
@@ -70,6 +72,7 @@ class Recorder:
             tokens=trainer.tokens_seen,
             lr=lr,
             skipped=trainer.skipped,
+            non_finite=trainer.non_finite,
             **means,
         )
         now = time.monotonic()

@@ -8,7 +8,6 @@ used. When a study has several stages, `stage` is one more axis. Cost: one small
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,13 +59,14 @@ class Table:
         return sorted({metric for run in self.runs for metric in run.curves})
 
     def cells(self) -> list[dict[str, str]]:
-        """Combinations of levels that the study plans, in the order of the axes."""
-        planned = {tuple(run.levels.get(a, "") for a in self.axes) for run in self.runs}
-        return [
-            dict(zip(self.axes, c, strict=True))
-            for c in itertools.product(*self.axes.values())
-            if c in planned
-        ]
+        """Combinations of levels that the study plans, in the order of the axes.
+
+        Runs of a later stage may have axes that others lack; a cell names only the axes its runs have.
+        """
+        found = {tuple((a, run.levels[a]) for a in self.axes if a in run.levels): None for run in self.runs}
+        place = {(axis, level): i for axis, levels in self.axes.items() for i, level in enumerate(levels)}
+        order = lambda cell: [place.get((a, dict(cell).get(a, "")), -1) for a in self.axes]
+        return [dict(cell) for cell in sorted(found, key=order)]
 
     def at(self, levels: Mapping[str, str]) -> list[RunRow]:
         """Runs with these levels, by seed."""
@@ -119,7 +119,7 @@ def _row(runs_dir: Path, entry: Mapping[str, Any], staged: bool, problems: list[
         seed=int(entry.get("seed", 0)),
         state=str(status.get("state", "unknown")),
         step=int(status.get("step") or 0),
-        max_steps=status.get("max_steps"),
+        max_steps=status.get("max_steps") or entry.get("max_steps"),
         message=str(status.get("message") or ""),
         config=entry.get("config") or {},
         curves=_curves(folder, problems),

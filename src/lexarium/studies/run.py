@@ -12,6 +12,7 @@ Training a finished run again does nothing but the evaluations it lacks.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import traceback
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -62,6 +63,10 @@ class Run:
                 raise UserError(
                     f"{path}: holds another run: {'; '.join(differences(recorded, identity.data))}"
                 )
+            provenance = read_json(path / PROVENANCE)
+            plugins = _copy_plugins(config, path, provenance.get("plugins", {}))
+            if plugins != provenance.get("plugins", {}):  # an evaluation was added
+                write_json(path / PROVENANCE, {**provenance, "plugins": plugins})
             if files.config() == data:
                 return cls(path, config)
         else:
@@ -84,7 +89,7 @@ class Run:
         if used and not trust_plugins:
             names = ", ".join(used)
             raise UserError(
-                f"{path}: uses code of its own ({names}); read plugins/ in the run directory and open it with trust_plugins"
+                f"{path}: uses code of its own ({names}); read plugins/ in the run directory and open it with trust_plugins (--trust-plugins)"
             )
         copies = read_json(path / PROVENANCE).get("plugins", {}) if used else {}
         for name, copy in copies.items():
@@ -232,9 +237,12 @@ def differences(a: Any, b: Any, place: str = "") -> list[str]:
     return [] if a == b else [f"{place.rstrip('.')}: {a!r} -> {b!r}"]
 
 
-def _copy_plugins(config: RunConfig, path: Path) -> dict[str, str]:
-    """Copy the source of every component from outside the package; type -> file in the run directory."""
-    found: dict[str, str] = {}
+def _copy_plugins(config: RunConfig, path: Path, known: dict[str, str] | None = None) -> dict[str, str]:
+    """Copy the source of every component from outside the package; type -> file in the run directory.
+
+    Raises UserError when a source is no longer the one that `known` names: the run was made with another.
+    """
+    found = dict(known or {})
     for kind, part in component_configs(config):
         if not registry.is_plugin(part.type):
             continue
@@ -243,9 +251,17 @@ def _copy_plugins(config: RunConfig, path: Path) -> dict[str, str]:
             raise UserError(
                 f"{kind} {part.type!r}: its source file cannot be found, so the run could not be reproduced"
             )
-        target = f"plugins/{source.name}"
-        write_atomic(path / target, source.read_bytes())
-        found[part.type] = target
+        content = source.read_bytes()
+        copy = f"plugins/{source.stem}_{hashlib.sha256(content).hexdigest()[:8]}.py"
+        if kind == "evaluation":  # outside the run's identity: the newest code is kept
+            found[part.type] = copy
+        if found.setdefault(part.type, copy) != copy:
+            raise UserError(
+                f"{path}: {source} has changed since the run began (see {found[part.type]} there); restore it, or"
+                " raise the `version` of its class to start a new run"
+            )
+        if not (path / copy).exists():
+            write_atomic(path / copy, content)
     return found
 
 

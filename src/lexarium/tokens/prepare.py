@@ -107,22 +107,22 @@ def prepare(
     if (folder / MANIFEST).exists():
         return TokenStore(folder)
     building = folder.with_name(folder.name + ".building")
-    with Lock(building, wait) as lock:
-        if not (folder / MANIFEST).exists():  # else another process finished it while this one waited
-            remove_leftovers(building)
-            try:
-                _build(corpus, source, tokenizer_config, building, workers, progress)
-            except (DiskError, Held, Interrupted):
-                raise  # what is complete is worth keeping
-            except UserError:
-                _clear(building)  # the documents are at fault: no later attempt can go on from here
-                raise
-            lock.check()
-            _publish(building, folder)
-        else:
-            _clear(building)
-    with contextlib.suppress(OSError):
-        building.rmdir()
+    try:
+        with Lock(building, wait) as lock:
+            if not (folder / MANIFEST).exists():  # else another process finished it while this one waited
+                remove_leftovers(building)
+                try:
+                    _build(corpus, source, tokenizer_config, building, workers, progress)
+                except (DiskError, Held, Interrupted):
+                    raise  # what is complete is worth keeping
+                except UserError:
+                    _clear(building)  # the documents are at fault: no later attempt can go on from here
+                    raise
+                lock.check()
+                _publish(building, folder)
+    finally:
+        with contextlib.suppress(OSError):
+            building.rmdir()
     return TokenStore(folder)
 
 

@@ -117,7 +117,7 @@ class Split:
     def _map(self, name: str) -> np.ndarray:
         path = self.folder / self.name / name
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+            return np.lib.format.open_memmap(path, mode="r").view(np.ndarray)  # refuses archives and objects
         except (OSError, EOFError, ValueError) as error:
             raise Damaged(
                 f"{path}: cannot be read ({error}); delete the store and prepare it again"
@@ -192,8 +192,10 @@ class Split:
                     raise UserError(f"field {name!r} holds {_some(values)}, found {level!r}")
             values = values.astype(str) if values.dtype.kind == "O" else values
             if isinstance(wanted, Mapping):
-                chosen &= values >= wanted.get("min", values.min())
-                chosen &= values <= wanted.get("max", values.max())
+                if "min" in wanted:
+                    chosen &= values >= wanted["min"]
+                if "max" in wanted:
+                    chosen &= values <= wanted["max"]
                 continue
             if isinstance(levels[0], str):
                 missing = set(levels) - set(np.unique(values))

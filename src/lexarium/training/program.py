@@ -33,6 +33,7 @@ class StepResult:
     grad_norm: float
     tokens: int
     skipped: bool = False
+    finite: bool = True
 
 
 class EagerProgram:
@@ -92,7 +93,7 @@ class EagerProgram:
         if self.scaler:
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return StepResult(losses, sum(losses.values()), norm, n_tokens, skipped)
+        return StepResult(losses, sum(losses.values()), norm, n_tokens, skipped, finite)
 
     def _denominators(self, batches: list[Batch]) -> dict[str, float]:
         weights: dict[str, float] = {}

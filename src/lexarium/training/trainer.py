@@ -87,7 +87,7 @@ class Trainer:
         self._batches, self._lr_scale = batches, lr_scale
         self.step = 0
         self.tokens_seen = 0
-        self.skipped = 0
+        self.skipped = self.non_finite = 0
         self.window = Window()
         self.last: StepResult | None = None
         for group in program.optimizer.param_groups:
@@ -125,6 +125,7 @@ class Trainer:
         self.step += 1
         self.tokens_seen += result.tokens
         self.skipped += int(result.skipped)
+        self.non_finite += int(not result.finite)
         self.window.add(result)
         self.last = result
         return result
@@ -136,6 +137,7 @@ class Trainer:
             "step": self.step,
             "tokens_seen": self.tokens_seen,
             "skipped": self.skipped,
+            "non_finite": self.non_finite,
             "window": {"steps": w.steps, "tokens": w.tokens, "grad_norm": w.grad_norm, "losses": w.losses},
             "program": self.program.state(),
         }
@@ -143,7 +145,8 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore `state()`."""
         number = lambda x: float(x) if isinstance(x, str) else x  # nan and inf are strings in our JSON
-        self.step, self.tokens_seen, self.skipped = state["step"], state["tokens_seen"], state["skipped"]
+        self.step, self.tokens_seen = state["step"], state["tokens_seen"]
+        self.skipped, self.non_finite = state["skipped"], state["non_finite"]
         w = state["window"]
         losses = {k: number(v) for k, v in w["losses"].items()}
         self.window = Window(w["steps"], w["tokens"], number(w["grad_norm"]), losses)

@@ -1,0 +1,177 @@
+"""Contracts of corpora, tokenizers, directions and packings."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lexarium.contracts.tools import Test, TinyCorpus, need
+from lexarium.foundation.types import Example
+from lexarium.tokens.tokenizers import FILE
+
+DOCUMENTS = 2000
+"""Documents looked at in each split of a corpus."""
+
+
+def corpora(cls: Any, config: Any) -> Iterator[Test]:
+    corpus = cls(config)
+    take = lambda source, split: list(itertools.islice(source.documents(split), DOCUMENTS))
+
+    def there() -> str:
+        need(corpus.splits, "no split")
+        sizes = {split: len(take(corpus, split)) for split in corpus.splits}
+        need(all(sizes.values()), f"empty: {', '.join(s for s, n in sizes.items() if not n)}")
+        return ", ".join(f"{s} {n}" for s, n in sizes.items())
+
+    def disjoint() -> None:
+        texts = {split: {d.text for d in take(corpus, split)} for split in corpus.splits}
+        for a, b in itertools.combinations(texts, 2):
+            shared = texts[a] & texts[b]
+            need(
+                not shared, f"{a} and {b} share {len(shared)} documents, e.g. {next(iter(shared), '')[:60]!r}"
+            )
+
+    def deterministic() -> None:
+        other = cls(config)
+        for split in reversed(corpus.splits):
+            need(take(other, split) == take(corpus, split), f"{split}: two objects give other documents")
+            need(take(corpus, split) == take(corpus, split), f"{split}: reading twice gives other documents")
+        need(other.fingerprint() == corpus.fingerprint(), "two objects have different fingerprints")
+
+    def aligned() -> str:
+        first: tuple[set[str], set[str]] | None = None
+        for document in itertools.chain(*(take(corpus, split) for split in corpus.splits)):
+            need(document.text, "a document without text")
+            for name, values in document.channels.items():
+                n = len(values)
+                need(
+                    n == len(document.text), f"channel {name}: {n} values for {len(document.text)} characters"
+                )
+            names = (set(document.fields), set(document.channels))
+            first = first or names
+            need(names == first, f"documents differ in fields or channels: {names} and {first}")
+        assert first is not None
+        return f"fields {', '.join(sorted(first[0])) or 'none'}; channels {', '.join(sorted(first[1])) or 'none'}"
+
+    yield "every split has documents", there
+    yield "splits are disjoint", disjoint
+    yield "deterministic", deterministic
+    yield "channels are aligned with characters, fields are the same everywhere", aligned
+
+
+def tokenizers(cls: Any, config: Any) -> Iterator[Test]:
+    texts = [d.text for d in TinyCorpus().documents("train")]
+
+    def trained() -> Any:
+        tokenizer = cls(config)
+        tokenizer.train(TinyCorpus())
+        return tokenizer
+
+    def round_trip() -> str:
+        tokenizer = trained()
+        for text in texts:
+            back = tokenizer.decode(tokenizer.encode(text)[0])
+            need(back == text, f"{text!r} comes back as {back!r}")
+        return f"{len(texts)} texts, vocabulary of {tokenizer.vocab_size}"
+
+    def ids() -> None:
+        tokenizer = trained()
+        for text in texts:
+            found, first = tokenizer.encode(text)
+            need(len(found) == len(first), "ids and first characters differ in number")
+            need(found.min() >= 0 and found.max() < tokenizer.vocab_size, "an id outside the vocabulary")
+            need((np.diff(first) >= 0).all() and first.max() < len(text), "first characters are out of order")
+            need("pad" in tokenizer.roles, "no role `pad`")
+
+    def same_again() -> None:
+        a, b = trained(), trained()
+        need(a.dump() == b.dump(), "training twice on the same corpus gives two tokenizers")
+
+    def saving() -> None:
+        a, b = trained(), cls(config)
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / FILE).write_text(a.dump(), encoding="utf-8")
+            b.load(Path(folder))
+        for text in texts:
+            need(np.array_equal(a.encode(text)[0], b.encode(text)[0]), f"{text!r}: other ids after loading")
+        need(a.fingerprint() == b.fingerprint(), "another fingerprint after loading")
+
+    yield "round trip: decode(encode(text)) is the text", round_trip
+    yield "ids and first characters are in range", ids
+    yield "training is deterministic", same_again
+    yield "save and load", saving
+
+
+def directions(cls: Any, config: Any) -> Iterator[Test]:
+    direction = cls(config)
+
+    def example(n: int) -> Example:
+        ids = np.arange(10, 10 + n)
+        segment = (np.arange(n) >= n // 2).astype(np.int64)
+        return Example(ids, np.arange(n), segment, {"copy": ids.copy()}, (0,), 0)
+
+    def undone() -> None:
+        for n in (1, 2, 3, 8, 17):
+            back = direction.undo(direction.apply(example(n)).ids)
+            need(np.array_equal(back, example(n).ids), f"undo(apply(x)) is not x for {n} tokens")
+
+    def aligned() -> None:
+        for n in (1, 2, 9):
+            moved = direction.apply(example(n))
+            need(np.array_equal(moved.channels["copy"], moved.ids), "channels do not follow the ids")
+            need(
+                len(moved.position) == len(moved.segment) == len(moved.ids),
+                "position or segment has another length",
+            )
+            need(sorted(moved.ids) == sorted(example(n).ids), "tokens are lost or added")
+
+    def pure() -> None:
+        source = example(9)
+        a, b = direction.apply(source).ids, direction.apply(source).ids
+        need(np.array_equal(a, b), "applying twice gives two orders")
+        need(np.array_equal(source.ids, example(9).ids), "the example given was changed")
+
+    yield "undo(apply(x)) is x", undone
+    yield "everything aligned moves alike", aligned
+    yield "pure", pure
+
+
+def packings(cls: Any, config: Any) -> Iterator[Test]:
+    packing = cls(config)
+    lengths = np.random.default_rng(1).integers(1, min(13, packing.longest + 1), size=60)
+
+    def pieces(seed: int, epoch: int) -> list[list[tuple[int, int, int]]]:
+        plan = packing.plan(lengths, seed, epoch)
+        return [[tuple(p) for p in plan.pieces(i)] for i in range(len(plan))]
+
+    def once() -> str:
+        seen: set[tuple[int, int]] = set()
+        for document, start, stop in itertools.chain(*pieces(1, 0)):
+            for place in range(start, stop) if document >= 0 else ():
+                need((document, place) not in seen, f"token {place} of document {document} comes twice")
+                need(place < lengths[document], f"document {document} has no token {place}")
+                seen.add((document, place))
+        left = int(lengths.sum()) - len(seen)
+        need(left < packing.longest, f"{left} tokens never come, more than one example")
+        return f"{len(seen)} tokens once, {left} left over"
+
+    def limited() -> None:
+        longest = max(sum(stop - start for _, start, stop in example) for example in pieces(1, 0))
+        need(longest <= packing.longest, f"an example of {longest} tokens, `longest` says {packing.longest}")
+
+    def pure() -> None:
+        first = pieces(1, 3)
+        pieces(2, 0)
+        need(pieces(1, 3) == first, "the same (seed, epoch) gives two plans")
+        plan = packing.plan(lengths, 1, 3)
+        backwards = [[tuple(p) for p in plan.pieces(i)] for i in reversed(range(len(plan)))]
+        need(backwards[::-1] == first, "an example depends on which were asked for before")
+
+    yield "every token of every document once per epoch", once
+    yield "no example is longer than `longest`", limited
+    yield "a pure function of (seed, epoch, i)", pure

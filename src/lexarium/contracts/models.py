@@ -1,0 +1,240 @@
+"""Contracts of models and objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from lexarium.contracts.tools import (
+    TOLERANCE,
+    Test,
+    need,
+    partner_model,
+    partner_objective,
+    run_model,
+    tiny_examples,
+    tiny_tokenizer,
+)
+from lexarium.foundation.types import INPUTS
+from lexarium.models.build import build_model
+from lexarium.training import checkpoint
+from lexarium.training.step import TrainStep
+
+DROPOUT = 0.3
+
+
+class Models:
+    """Contract of a model: everything needs a tokenizer, an objective and a few examples."""
+
+    def __init__(self, cls: Any, config: Any) -> None:
+        self.cls, self.config = cls, config
+        self.tokenizer = tiny_tokenizer()
+        self.examples = tiny_examples(self.tokenizer)
+
+    @property
+    def objective(self) -> Any:
+        return partner_objective(self.cls, self.tokenizer)
+
+    def build(self, seed: int = 1, dropout: float = 0.0) -> Any:
+        config = self.config
+        if dropout and "dropout" in type(config).model_fields:
+            config = config.model_copy(update={"dropout": dropout})
+        return build_model(config, self.objective.vocab_size, seed).eval()
+
+    def inputs(self) -> None:
+        unknown = (self.cls.consumes | self.cls.needs) - set(INPUTS)
+        need(not unknown, f"unknown inputs {sorted(unknown)}; the closed list is in foundation/types.py")
+        need(self.cls.needs <= self.cls.consumes, "`needs` must be among `consumes`")
+        for flag in ("packs", "stacks", "compiles", "randomness"):
+            need(hasattr(self.cls, flag), f"the class does not declare `{flag}`")
+
+    def shapes(self) -> str:
+        objective, batch = self.objective, self.objective.collate(self.examples)
+        output = run_model(self.build(), batch)
+        n = batch.targets["labels"].shape[0]
+        need(output.hidden.shape[0] == n, f"hidden has {output.hidden.shape[0]} rows for {n} real tokens")
+        logits = output.unembed(output.hidden[:3])
+        expected = (3, objective.vocab_size)
+        need(tuple(logits.shape) == expected, f"logits are {tuple(logits.shape)}, expected {expected}")
+        need(bool(torch.isfinite(logits).all()), "logits are not finite")
+        return f"hidden {tuple(output.hidden.shape)}, vocabulary {objective.vocab_size}"
+
+    def causality(self) -> str:
+        model, batch = self.build(), self.objective.collate([max(self.examples, key=len)])
+        tokens = batch.inputs["tokens"]
+        before, moved = run_model(model, batch).hidden, False
+        for t in range(1, tokens.shape[1]):
+            changed = tokens.clone()
+            changed[0, t] = tokens[0, t] % (self.tokenizer.vocab_size - 1) + 1
+            after = run_model(model, batch, tokens=changed).hidden
+            gap = float((after[:t] - before[:t]).abs().max())
+            need(gap < TOLERANCE, f"changing token {t} moves states before it by {gap:.2g}")
+            moved |= not torch.equal(after[t:], before[t:])
+        need(moved, "no state depends on any token")
+        return f"{tokens.shape[1] - 1} positions changed, one by one"
+
+    def padding(self) -> str:
+        objective, largest = self.objective, 0.0
+        for key, what in ((None, ""), (7, " with dropout")):
+            model = self.build(dropout=0.0 if key is None else DROPOUT)
+            batches = [objective.collate([e], dropout_key=key) for e in self.examples]
+            together = run_model(model, objective.collate(self.examples, dropout_key=key)).hidden
+            alone = torch.cat([run_model(model, batch).hidden for batch in batches])
+            gap = float((together - alone).abs().max())
+            largest = max(largest, gap)
+            need(gap < TOLERANCE, f"states in a padded batch differ from the row alone by {gap:.2g}{what}")
+            if getattr(self.cls, "randomness", None) != "keyed":
+                break
+        return f"largest difference {largest:.1g}"
+
+    def gradients(self) -> str:
+        model, objective = self.build().train(), self.objective
+        batch = objective.collate(self.examples)
+        TrainStep(model, objective)(batch, batch.weights)[0].backward()
+        without = [n for n, p in model.named_parameters() if p.grad is None]
+        need(not without, f"no gradient reaches {', '.join(without[:5])}")
+        broken = [n for n, p in model.named_parameters() if not bool(torch.isfinite(p.grad).all())]
+        need(not broken, f"the gradient is not finite in {', '.join(broken[:5])}")
+        zero = [n for n, p in model.named_parameters() if not bool(p.grad.any())]
+        need(not zero, f"the gradient is zero everywhere in {', '.join(zero[:5])}")
+        return f"{len(list(model.parameters()))} parameters"
+
+    def saving(self) -> None:
+        a, b = self.build(1), self.build(2)
+        batch = self.objective.collate(self.examples)
+        tensors = {k: v.clone() for k, v in checkpoint.tensors_of(a).items()}
+        checkpoint.load_tensors(tensors, b, "the saved tensors")
+        same = torch.equal(run_model(a, batch).hidden, run_model(b, batch).hidden)
+        need(same, "a model loaded from saved tensors gives other states: something it uses is not saved")
+
+    def initialisation(self) -> None:
+        a, b, c = (checkpoint.tensors_of(self.build(seed)) for seed in (1, 1, 2))
+        for name in a:
+            need(torch.equal(a[name], b[name]), f"{name}: two builds from one seed differ")
+        need(any(not torch.equal(a[n], c[n]) for n in a), "another seed gives the same parameters")
+
+    def randomness(self) -> str:
+        model = self.build(dropout=DROPOUT).train()
+        batch = self.objective.collate(self.examples, dropout_key=7)
+        if self.cls.randomness != "keyed":
+            return f"not tested: randomness is {self.cls.randomness!r}"
+        state = torch.get_rng_state()
+        first, second = run_model(model, batch).hidden, run_model(model, batch).hidden
+        need(torch.equal(first, second), "two passes with the same keys differ: randomness that is not keyed")
+        need(torch.equal(state, torch.get_rng_state()), "a forward pass draws from the global generator")
+        return ""
+
+    def overfit(self) -> str:
+        model, objective = self.build().train(), self.objective
+        batch, step = objective.collate(self.examples), TrainStep(model, objective)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        losses = []
+        for _ in range(21):
+            loss, _ = step(batch, batch.weights)
+            losses.append(float(loss.detach()))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        need(
+            losses[-1] < 0.95 * losses[0],
+            f"loss {losses[0]:.3f} -> {losses[-1]:.3f} in 20 steps on 5 sentences",
+        )
+        return f"loss {losses[0]:.2f} -> {losses[-1]:.2f} in 20 steps"
+
+
+def models(cls: Any, config: Any) -> Iterator[Test]:
+    c = Models(cls, config)
+    yield "inputs are from the closed list", c.inputs
+    yield "shapes: one state per real token, logits over the vocabulary", c.shapes
+    yield "causality: a token changes nothing before it", c.causality
+    yield "padding changes nothing", c.padding
+    yield "a gradient reaches every parameter", c.gradients
+    yield "save and load", c.saving
+    yield "initial values are a function of the seed", c.initialisation
+    yield "randomness comes from token keys alone", c.randomness
+    yield "overfits five sentences in 20 steps", c.overfit
+
+
+# --- objectives -------------------------------------------------------------------------------------
+
+
+class Objectives:
+    """Contract of an objective."""
+
+    def __init__(self, cls: Any, config: Any) -> None:
+        self.cls, self.config = cls, config
+        self.tokenizer = tiny_tokenizer()
+        self.examples = tiny_examples(self.tokenizer)
+
+    @property
+    def objective(self) -> Any:
+        return self.cls(self.config, self.tokenizer)
+
+    def declared(self) -> str:
+        unknown = self.cls.produces - set(INPUTS)
+        need(not unknown, f"produces unknown inputs {sorted(unknown)}")
+        given = set(self.objective.collate(self.examples, dropout_key=3).inputs)
+        need(
+            given <= self.cls.produces,
+            f"gives {sorted(given - self.cls.produces)}, which it does not declare",
+        )
+        return ", ".join(sorted(given))
+
+    def extra_tokens(self) -> str:
+        o, base = self.objective, self.tokenizer.vocab_size
+        new = {role: o.roles[role] for role in o.extra_tokens if role not in self.tokenizer.roles}
+        need(all(i >= base for i in new.values()), "an extra token has an id of the base vocabulary")
+        need(len(set(new.values())) == len(new), "two extra tokens share an id")
+        need(o.vocab_size == base + len(new), f"vocab_size is {o.vocab_size}, expected {base + len(new)}")
+        return ", ".join(f"{r}={i}" for r, i in new.items())
+
+    def weights(self) -> None:
+        o = self.objective
+        whole = o.collate(self.examples).weights
+        parts = [o.collate([e]).weights for e in self.examples]
+        for name, weight in whole.items():
+            total = sum(p.get(name, 0.0) for p in parts)
+            need(abs(total - weight) < 1e-6, f"{name}: micro-batches weigh {total}, the whole batch {weight}")
+
+    def gradients(self) -> str:
+        o = self.objective
+        model = build_model(partner_model(o), o.vocab_size, 1)
+        step, whole = TrainStep(model, o), o.collate(self.examples)
+        parts = [o.collate(self.examples[:2]), o.collate(self.examples[2:])]
+        found = []
+        for batches in ([whole], parts):
+            model.zero_grad()
+            for batch in batches:
+                step(batch, whole.weights)[0].backward()
+            found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+        gap = max(float((a - b).abs().max()) for a, b in zip(*found, strict=True))
+        need(gap < TOLERANCE, f"gradients of two micro-batches and of the whole batch differ by {gap:.2g}")
+        return f"largest difference {gap:.1g}"
+
+    def scored(self) -> None:
+        o = self.objective
+        for example in self.examples:
+            n = int((o.collate([example]).targets["labels"] != -100).sum())
+            need(
+                len(o.scored(example)) == n, f"`scored` names {len(o.scored(example))} places for {n} targets"
+            )
+
+    def read(self) -> None:
+        o = self.objective
+        words = self.examples[0].ids
+        batch, last = o.read([(words[:2], words[2:3]), (words[:3], words[:0])])
+        model = build_model(partner_model(o), o.vocab_size, 1).eval()
+        hidden = run_model(model, batch).hidden
+        need(len(last) == 2 and int(last.max()) < hidden.shape[0], "`read` names a state that is not there")
+
+
+def objectives(cls: Any, config: Any) -> Iterator[Test]:
+    c = Objectives(cls, config)
+    yield "gives the inputs it declares", c.declared
+    yield "extra tokens follow the base vocabulary", c.extra_tokens
+    yield "weights of micro-batches add up", c.weights
+    yield "gradients of micro-batches add up", c.gradients
+    yield "`scored` names a place for every target", c.scored
+    yield "`read` asks a trained model", c.read

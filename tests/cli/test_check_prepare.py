@@ -1,0 +1,73 @@
+"""`check` and `prepare`: arms, sizes, where values come from, what the stores hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from lexarium.foundation.config import parse_yaml, resolved, validate
+from lexarium.studies.run_config import RunConfig
+
+
+def test_check_counts_arms_and_runs_without_writing(lexarium, study_file: Path, tmp_path: Path) -> None:
+    answer = lexarium("check", study_file, "--seeds", "3", "--runs-dir", tmp_path / "runs", "--json")
+    assert answer.status == 0 and not (tmp_path / "runs").exists()
+    assert answer.json["runs"] == 6
+    assert [(a["arm"], a["runs"], a["vocab_size"]) for a in answer.json["arms"]] == [
+        ("rate=low", 3, None),
+        ("rate=high", 3, None),
+    ]
+    # embeddings aside: q k v out (4 * 16 * 16), feed-forward (16*32 + 32 + 32*16 + 16), three norms
+    assert answer.json["arms"][0]["non_embedding"] == 4 * 256 + 2 * 512 + 48 + 3 * 32
+
+
+def test_check_knows_the_vocabulary_once_prepared(lexarium, study_file: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    first = lexarium("prepare", study_file, "--runs-dir", runs, "--json")
+    assert first.status == 0
+    (store,) = first.json["stores"]
+    assert {name: s["documents"] for name, s in store["splits"].items()} == {"train": 200, "val": 20, "ood": 20}
+    assert set(store["overlap"].values()) == {0}
+    assert store["arms"]["rate=low"]["documents"] == 200
+    assert "prepared 240 documents" in first.err
+    again = lexarium("prepare", study_file, "--runs-dir", runs, "--workers", "2")
+    assert again.status == 0 and again.err == "" and "no document is in two splits" in again.out
+    arms = lexarium("check", study_file, "--runs-dir", runs, "--json").json["arms"]
+    vocab = store["vocab_size"] + 2  # eos and bos
+    assert arms[0]["vocab_size"] == vocab
+    assert arms[0]["parameters"] == arms[0]["non_embedding"] + 16 * vocab
+
+
+def test_resolved_tells_where_values_come_from(lexarium, study_file: Path, tmp_path: Path) -> None:
+    answer = lexarium(
+        "check", study_file, "--preset", "short", "train.log_every=2", "--select", "rate=high", "--resolved"
+    )
+    lines = {line.split(":")[0].strip(): line for line in answer.out.splitlines()}
+    assert lines["max_steps"].endswith("4  # preset short")
+    assert lines["log_every"].endswith("2  # command line")
+    assert lines["lr"].endswith("0.01  # axis rate=high")
+    assert lines["d_model"].endswith(f"16  # {study_file}:6")
+    assert lines["clip_norm"].endswith("# default")
+    assert lines["seed"].endswith("# seeds") or "# default" in lines["seed"]
+    config = validate(RunConfig, parse_yaml(answer.out, "printed"))
+    assert resolved(config) == resolved(validate(RunConfig, parse_yaml(yaml.safe_dump(resolved(config)), "again")))
+    assert config.optimizer.lr == 0.01 and config.train.max_steps == 4  # type: ignore[attr-defined]
+
+
+def test_resolved_names_the_preset_of_a_model(lexarium, run_file: Path) -> None:
+    answer = lexarium("check", run_file, "model.preset=gpt2", "model.d_model=48", "--resolved")
+    assert "norm: pre  # default" in answer.out  # the preset agrees with the default
+    assert "attention_bias: true  # model.preset gpt2" in answer.out
+
+
+def test_incompatible_factors_are_named(lexarium, study_file: Path) -> None:
+    answer = lexarium("check", study_file, "objective={type: seq2seq}")
+    assert answer.status == 2
+    assert "objective 'seq2seq'" in answer.err and "model 'transformer'" in answer.err
+    assert "encoder_decoder" in answer.err
+
+
+def test_options_of_a_default_component_need_no_type(lexarium, run_file: Path) -> None:
+    answer = lexarium("check", run_file, "optimizer.lr=0.25", "--resolved")
+    assert answer.status == 0 and "lr: 0.25  # command line" in answer.out

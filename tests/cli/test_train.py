@@ -1,0 +1,94 @@
+"""`train`: from a file, a point or a directory; stopped anywhere and gone on with; exit statuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lexarium.studies.run_files import RunFiles
+
+
+def only_run(runs: Path) -> Path:
+    (found,) = [p.parent for p in runs.glob("*/config.yaml")]
+    return found
+
+
+def test_trains_and_prints_result_and_directory(lexarium, trained: Path) -> None:
+    answer = lexarium("train", trained)
+    assert answer.status == 0
+    assert answer.out.splitlines()[0] == "done at step 12"
+    assert answer.out.splitlines()[-1] == str(trained)
+    assert "loss.val" in answer.out and "loss.val.half.0" not in answer.out  # slices are in `show`
+
+
+def test_json_holds_the_metrics(lexarium, trained: Path) -> None:
+    answer = lexarium("train", trained.name, "--runs-dir", trained.parent, "--json")
+    found = answer.json
+    assert (found["state"], found["step"], found["dir"]) == ("done", 12, str(trained))
+    stored = {n: m for n, s, m in RunFiles(trained).evaluations() if s == 12}
+    assert found["evaluations"]["loss"]["metrics"] == stored["loss"]
+    assert found["attempts"] == 1  # asking again trains nothing
+
+
+def test_out_of_time_is_124_and_goes_on_to_the_same_bytes(
+    lexarium, trained: Path, tmp_path: Path, run_file: Path
+) -> None:
+    arguments = ("train", run_file, "--runs-dir", tmp_path / "runs", "--requeue-after", "1e-9")
+    answer = lexarium(*arguments)
+    assert answer.status == 124 and "--requeue-after is over" in answer.out
+    run = only_run(tmp_path / "runs")
+    assert RunFiles(run).status()["state"] == "preempted"
+    assert lexarium("train", run).status == 0
+    for file in ("metrics.jsonl", "evals/loss/step-00000012.json", "checkpoints/step-00000012/model.safetensors"):
+        assert (run / file).read_bytes() == (trained / file).read_bytes(), file
+
+
+def test_select_and_seed_choose_a_point(lexarium, study_file: Path, tmp_path: Path) -> None:
+    choice = ("--select", "rate=high", "--seed", "2", "--preset", "short")
+    answer = lexarium("train", study_file, *choice, "--runs-dir", tmp_path / "runs")
+    assert answer.status == 0
+    config = RunFiles(only_run(tmp_path / "runs")).config()
+    assert (config["optimizer"]["lr"], config["seed"], config["train"]["max_steps"]) == (0.01, 2, 4)
+
+
+def test_a_failed_run_waits_for_retry(lexarium, run_file: Path, tmp_path: Path) -> None:
+    arguments = ("train", run_file, "optimizer.lr=1e30", "--runs-dir", tmp_path / "runs")
+    first = lexarium(*arguments)
+    assert first.status == 2 and "not finite" not in first.err and "step 1" in first.err
+    second = lexarium(*arguments)
+    assert second.status == 2 and "--retry" in second.err.splitlines()[-1]
+    third = lexarium(*arguments, "--retry")
+    assert third.status == 2 and "step 1" in third.err
+    assert RunFiles(only_run(tmp_path / "runs")).status()["attempts"] == 2
+
+
+def test_a_run_keeps_its_configuration(lexarium, trained: Path) -> None:
+    answer = lexarium("train", trained, "train.max_steps=5")
+    assert answer.status == 2 and "config.yaml a.b=value" in answer.err
+    answer = lexarium("check", trained / "config.yaml", "train.max_steps=5", "--json")
+    assert answer.status == 0 and answer.json["arms"][0]["max_steps"] == 5
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 124), (signal.SIGINT, 130)])
+def test_signals_save_and_leave(number: int, status: int, run_file: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    command = [sys.executable, "-m", "lexarium", "train", str(run_file), "train.max_steps=100000"]
+    command += ["train.log_every=1", "--runs-dir", str(runs)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 60
+    while not list(runs.glob("*/metrics.jsonl")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == status, err
+    assert "the same command goes on from there" in out and "Traceback" not in err
+    found = RunFiles(only_run(runs)).status()
+    assert found["state"] == "preempted" and found["step"] > 0
+    assert (only_run(runs) / f"checkpoints/step-{found['step']:08d}/manifest.json").exists()

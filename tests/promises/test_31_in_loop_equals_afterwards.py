@@ -1,0 +1,111 @@
+"""Promise 31: the result of an evaluation at a step is the same to the byte in the training loop and afterwards
+on the saved weights, for every evaluation that ships with the package."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lexarium.foundation import registry
+from lexarium.foundation.types import Incompatible
+from lexarium.studies.run import Run
+from lexarium.studies.run_config import check, evaluation_name
+from tests import processes
+from tests.builders import ENCODER_DECODER, RECURRENT, TRANSFORMER, tiny_config, tiny_run
+
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "loss": [
+        {"splits": ["val", "ood"], "by_channel": ["half"], "by_field": ["kind", "subject_rc"]},
+        {"name": "few", "splits": ["ood"], "limit": 7},
+    ],
+}
+"""Options of an evaluation; one that is not named here runs with its defaults."""
+
+ARMS: dict[str, dict[str, Any]] = {
+    "transformer": {"model": TRANSFORMER},
+    "recurrent": {"model": RECURRENT},
+    "encoder_decoder": {"model": ENCODER_DECODER, "objective": {"type": "seq2seq"}},
+    "backward": {"model": TRANSFORMER, "direction": {"type": "backward"}},
+    "bf16": {"model": TRANSFORMER, "train": {"precision": "bf16"}},
+    "view, windows": {
+        "view": {"keep": {"kind": "quest"}, "splits": ["train", "val"]},
+        "packing": {"type": "windows", "seq_len": 20},
+    },
+}
+STEPS = (0, 4, 8, 12)
+
+
+def evaluations(arm: str) -> list[dict[str, Any]]:
+    """Every evaluation of the package that this arm can answer."""
+    found = []
+    for name in registry.names("evaluation"):
+        for options in OPTIONS.get(name, [{}]):
+            evaluation = {"type": name, **options, "every": 4}
+            try:
+                check(tiny_config(**{**ARMS[arm], "evaluations": [evaluation]}))
+            except Incompatible:
+                continue
+            found.append(evaluation)
+    return found
+
+
+def evaluate_afterwards(path: str) -> None:
+    """Every evaluation at every step, from the saved weights."""
+    run = Run.open(path)
+    for config in run.config.evaluations:
+        for step in STEPS:
+            run.evaluate(config, step)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_same_bytes(arm: str, tmp_path: Path) -> None:
+    run = tiny_run(
+        tmp_path, **{**ARMS[arm], "evaluations": evaluations(arm), "checkpoint": {"every": 4, "at": [0]}}
+    )
+    assert run.train() == "done"
+    in_loop = files(run)
+    names = [evaluation_name(e) for e in run.config.evaluations]
+    assert {f"{name}/step-{step:08d}.json" for name in names for step in STEPS} <= in_loop.keys()
+    assert all(f"{name}/step-00000012.parquet" in in_loop for name in names)
+    shutil.rmtree(run.path / "evals")
+    if arm == "transformer":
+        processes.start(evaluate_afterwards, str(run.path)).result()
+    else:
+        evaluate_afterwards(str(run.path))
+    afterwards = files(run)
+    for name, content in in_loop.items():
+        assert afterwards[name] == content, name
+
+
+def files(run: Run) -> dict[str, bytes]:
+    folder = run.path / "evals"
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.glob("*/*"))}
+
+
+def test_every_evaluation_is_compared() -> None:
+    compared = {e["type"] for arm in ARMS for e in evaluations(arm)}
+    assert compared == set(registry.names("evaluation"))
+
+
+def test_results_change_with_the_weights(tmp_path: Path) -> None:
+    """A comparison of constants would prove nothing."""
+    run = tiny_run(tmp_path, evaluations=evaluations("transformer"))
+    run.train()
+    for name in {name for name, _, _ in run.files.evaluations()}:
+        values = [str(metrics) for this, _, metrics in run.files.evaluations() if this == name]
+        assert len(set(values)) > 1, name
+
+
+def test_an_evaluation_added_later_joins_the_finished_run(tmp_path: Path) -> None:
+    """Training a finished run again makes the evaluations it lacks at its last step, equal to those in the loop."""
+    whole = tiny_run(tmp_path / "whole", evaluations=evaluations("transformer"))
+    whole.train()
+    late = tiny_run(tmp_path / "late", evaluations=[])
+    late.train()
+    late = tiny_run(tmp_path / "late", evaluations=evaluations("transformer"))
+    assert late.train() == "done"
+    last = {k: v for k, v in files(whole).items() if "00000012" in k}
+    assert files(late) == last
