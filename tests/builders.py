@@ -30,7 +30,13 @@ TINY: dict[str, Any] = {
     "model": TRANSFORMER,
     "optimizer": {"type": "adamw", "lr": 3e-3, "weight_decay": 0.01},
     "schedule": {"type": "cosine", "warmup_steps": 3},
-    "train": {"max_steps": 12, "global_batch_size": 8, "micro_batch_size": 4, "clip_norm": 1.0, "log_every": 5},
+    "train": {
+        "max_steps": 12,
+        "global_batch_size": 8,
+        "micro_batch_size": 4,
+        "clip_norm": 1.0,
+        "log_every": 5,
+    },
     "checkpoint": {"every": 5},
     "plan": {"device": "cpu"},
     "evaluations": [{"type": "loss", "splits": ["val"], "every": 4}],
@@ -67,7 +73,9 @@ def checkpoint_record(folder: Path) -> dict[str, str]:
     found = {"checkpoint": folder.name, "state": (folder / "state.json").read_text(encoding="utf-8")}
     for file in ("model", "optimizer"):
         for name, array in load_file(folder / f"{file}.safetensors").items():
-            found[f"{file}: {name}"] = f"{array.dtype}{array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
+            found[f"{file}: {name}"] = (
+                f"{array.dtype}{array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
+            )
     return found
 
 

@@ -26,7 +26,9 @@ def start(target: Callable[..., Any], *args: Any, environment: Mapping[str, str]
 class Child:
     """A running process. What its target returns, or sends while it runs, is read with `receive`."""
 
-    def __init__(self, target: Callable[..., Any], args: tuple[Any, ...], environment: dict[str, str]) -> None:
+    def __init__(
+        self, target: Callable[..., Any], args: tuple[Any, ...], environment: dict[str, str]
+    ) -> None:
         self._from_child, to_parent = _context.Pipe(duplex=False)
         self.process: ForkServerProcess = _context.Process(
             target=_call, args=(to_parent, target, args, environment), daemon=True
@@ -71,7 +73,9 @@ def tell(value: Any) -> None:
     _to_parent.send(("told", value))
 
 
-def _call(to_parent: Connection, target: Callable[..., Any], args: tuple[Any, ...], environment: dict) -> None:
+def _call(
+    to_parent: Connection, target: Callable[..., Any], args: tuple[Any, ...], environment: dict
+) -> None:
     global _to_parent
     _to_parent = to_parent
     os.environ.update(environment)

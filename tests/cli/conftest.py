@@ -67,6 +67,12 @@ def lexarium(capsys: pytest.CaptureFixture[str]) -> Call:
     return call
 
 
+@pytest.fixture(scope="session")
+def study_text() -> str:
+    """The text of the study file."""
+    return STUDY
+
+
 @pytest.fixture
 def run_file(tmp_path: Path) -> Path:
     """A file with one run's configuration."""

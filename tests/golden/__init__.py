@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tests.builders import tiny_config, tiny_run
 
 from lexarium.models.layers import count_parameters
 from lexarium.studies.assembly import _trainer
 from lexarium.training.parallel import World
-from tests.builders import tiny_config, tiny_run
 
 HERE = Path(__file__).resolve().parent
 STEPS = 20
 SMALL = {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_ff": 32}
 HG = {"preset": "hierarchical_generalization", **SMALL}
-GPT2 = {"preset": "gpt2", **SMALL, "max_positions": 64}
+GPT2 = {"preset": "gpt2", **SMALL}
 BACKWARD = {"type": "backward"}
 SEQ2SEQ = {"type": "seq2seq"}
 SMOOTHED = {"type": "causal", "label_smoothing": 0.1}
@@ -36,7 +36,13 @@ ARMS: dict[str, dict[str, Any]] = {
     "transformer-causal-smoothed": {"model": {"type": "transformer", **HG}, "objective": SMOOTHED},
     "transformer-gpt2-causal": {"model": {"type": "transformer", **GPT2}},
     "transformer-rotary-windows": {
-        "model": {"type": "transformer", **SMALL, "positions": "rotary", "norm_type": "rms", "activation": "swiglu"},
+        "model": {
+            "type": "transformer",
+            **SMALL,
+            "positions": "rotary",
+            "norm_type": "rms",
+            "activation": "swiglu",
+        },
         "packing": {"type": "windows", "seq_len": 32},
         "objective": {"type": "causal", "document_mask": True},
     },

@@ -1,4 +1,5 @@
-"""Promise 1: the same configuration under the same plan gives the same weights, metrics and evaluations, bit for bit."""
+"""Promise 1: the same configuration under the same plan gives the same weights, metrics and evaluations, bit for
+bit, whatever global generators hold and in whatever process."""
 
 from __future__ import annotations
 
@@ -8,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from lexarium.studies.run import Run
 from tests import processes
 from tests.builders import ENCODER_DECODER, RECURRENT, TRANSFORMER, record, tiny_config, tiny_run
+
+from lexarium.studies.run import Run
 
 ARMS = {
     "transformer": {"model": TRANSFORMER},

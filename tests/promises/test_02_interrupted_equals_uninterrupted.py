@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.builders import ENCODER_DECODER, RECURRENT, TRANSFORMER, record, tiny_run
 
 from lexarium.evaluations.scorer import Scorer
 from lexarium.foundation.files import Directory
 from lexarium.studies.run import Run
 from lexarium.training.program import EagerProgram
 from lexarium.training.step import TrainStep
-from tests.builders import ENCODER_DECODER, RECURRENT, TRANSFORMER, record, tiny_run
 
 BACKWARD = {"type": "backward"}
 ARMS: dict[str, dict[str, Any]] = {

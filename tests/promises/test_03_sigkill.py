@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 import pytest
+from tests import processes
+from tests.builders import record, tiny_run
 
 from lexarium.foundation import files
 from lexarium.studies.run import Run
-from tests import processes
-from tests.builders import record, tiny_run
 
 SETTINGS = {
     "train": {"max_steps": 40, "log_every": 3},
@@ -36,7 +36,7 @@ def train(path: str, fatal: int) -> str:
 
     def dying_write(descriptor: int, data: bytes) -> None:
         nonlocal writes
-        in_a_save = "/checkpoints/" in os.readlink(f"/proc/self/fd/{descriptor}")
+        in_a_save = "/checkpoints/" in str(Path(f"/proc/self/fd/{descriptor}").readlink())
         writes += in_a_save
         if in_a_save and writes == fatal:
             os.write(descriptor, data[: len(data) // 2])

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.builders import tiny_run
 
 from lexarium.foundation import files
-from lexarium.foundation.files import DiskError, Directory, remove_leftovers, verify, write_atomic
+from lexarium.foundation.files import Directory, DiskError, remove_leftovers, verify, write_atomic
 from lexarium.studies.run import Run
 from lexarium.training import checkpoint
-from tests.builders import tiny_run
 
 
 class Died(BaseException):
@@ -89,7 +89,11 @@ def n_calls(tmp_path_factory: pytest.TempPathFactory) -> int:
     return n
 
 
-ERRORS = {"error": OSError(errno.EIO, "input/output error"), "full": OSError(errno.ENOSPC, "full"), "death": Died()}
+ERRORS = {
+    "error": OSError(errno.EIO, "input/output error"),
+    "full": OSError(errno.ENOSPC, "full"),
+    "death": Died(),
+}
 
 
 @pytest.mark.parametrize("kind", ERRORS)

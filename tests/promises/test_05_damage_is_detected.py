@@ -8,12 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.builders import record, tiny_run
 
 from lexarium.foundation.files import Damaged, read_lines, verify
 from lexarium.foundation.types import UserError
 from lexarium.studies.run import Run
 from lexarium.training import checkpoint
-from tests.builders import record, tiny_run
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.builders import TINY, tiny_config, tiny_run, weights
 
 from lexarium.evaluations.scorer import Scorer
 from lexarium.foundation.types import Incompatible, UserError
 from lexarium.studies import listeners
 from lexarium.studies.run_config import Identity, check
 from lexarium.training import checkpoint
-from tests.builders import TINY, tiny_config, tiny_run, weights
 
 STEPS = 21
 
@@ -29,7 +29,9 @@ def loss(**options: Any) -> list[dict[str, Any]]:
 WATCHING: dict[str, dict[str, Any]] = {
     "evaluated every 7": {"evaluations": loss(every=7)},
     "evaluated every 10, and at 3": {"evaluations": loss(every=10, at=[3])},
-    "two evaluations": {"evaluations": [*loss(every=2), *loss(name="ood", splits=["ood"], by_field=["kind"])]},
+    "two evaluations": {
+        "evaluations": [*loss(every=2), *loss(name="ood", splits=["ood"], by_field=["kind"])]
+    },
     "logged every step": {"train": {"log_every": 1}},
     "logged every 5": {"train": {"log_every": 5}},
     "saved every 4": {"checkpoint": {"every": 4}},
@@ -94,7 +96,7 @@ def stopping(**rule: Any) -> dict[str, Any]:
 
 
 def test_stop_when_ends_training_and_is_part_of_the_identity(tmp_path: Path) -> None:
-    full = tiny_run(tmp_path, **{**stopping(below=0.0)})
+    full = tiny_run(tmp_path, **stopping(below=0.0))
     full.train()
     curve = {step: m["val"] for name, step, m in full.files.evaluations() if name == "loss"}
     assert sorted(curve) == [*range(0, STEPS, 3), STEPS][: len(curve)]
@@ -106,8 +108,7 @@ def test_stop_when_ends_training_and_is_part_of_the_identity(tmp_path: Path) -> 
     assert status["step"] == 12 and "stop_when" in status["message"]
     assert run.path.name != full.path.name
     assert checkpoint.newest(run.path) == (12, [])
-    full_then = {k: v for k, v in _weights_at(full, 10).items()}
-    assert _weights_at(run, 10) == full_then
+    assert _weights_at(run, 10) == _weights_at(full, 10)
     # evaluations of the last step are made where training ended, with their items
     for name in ("loss", "last"):
         file = run.files.evaluation_file(name, 12)
@@ -139,7 +140,9 @@ def test_stop_when_survives_interruption(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("metric", ["loss.ood", "loss.test", "loss.train", "loss.ood.kind.quest"])
 def test_choosing_by_another_split_is_refused(metric: str) -> None:
-    config = tiny_config(evaluations=loss(every=2, splits=["val", "ood"]), stop_when={"metric": metric, "above": 1})
+    config = tiny_config(
+        evaluations=loss(every=2, splits=["val", "ood"]), stop_when={"metric": metric, "above": 1}
+    )
     with pytest.raises(Incompatible, match="does not look at `val`"):
         check(config)
 
@@ -151,7 +154,9 @@ def test_a_stop_that_can_never_happen_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Incompatible, match="after the last step only"):
         check(tiny_config(evaluations=loss(), stop_when=rule))
     with pytest.raises(UserError, match=r"gives no 'val\.half\.7'"):
-        tiny_run(tmp_path, evaluations=loss(every=2), stop_when={"metric": "loss.val.half.7", "above": 1}).train()
+        tiny_run(
+            tmp_path, evaluations=loss(every=2), stop_when={"metric": "loss.val.half.7", "above": 1}
+        ).train()
 
 
 @pytest.mark.parametrize(
@@ -173,7 +178,9 @@ def test_what_decides_about_stopping_is_part_of_the_name(change: dict[str, Any],
 
 
 def test_without_stop_when_no_evaluation_is_part_of_the_name() -> None:
-    names = {Identity(tiny_config(evaluations=e)).hash for e in ([], loss(every=3), loss(limit=5, splits=["ood"]))}
+    names = {
+        Identity(tiny_config(evaluations=e)).hash for e in ([], loss(every=3), loss(limit=5, splits=["ood"]))
+    }
     assert len(names) == 1
 
 

@@ -1,4 +1,5 @@
-"""Promise 7: 0, 1 or 4 loader workers give identical batches, dropout keys included, in whatever order they are asked."""
+"""Promise 7: 0, 1 or 4 loader workers give identical batches, dropout keys included, in whatever order they are
+asked for."""
 
 from __future__ import annotations
 
@@ -9,16 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.builders import ENCODER_DECODER, tiny_config, tiny_run
 
 from lexarium.foundation.types import Batch
 from lexarium.studies.run import Run
 from lexarium.training.parallel import World
-from tests.builders import ENCODER_DECODER, tiny_config, tiny_run
 
 STEPS = 50
 DATA: dict[str, dict[str, Any]] = {
     "documents": {},
-    "windows": {"packing": {"type": "windows", "seq_len": 20}, "objective": {"type": "causal", "document_mask": True}},
+    "windows": {
+        "packing": {"type": "windows", "seq_len": 20},
+        "objective": {"type": "causal", "document_mask": True},
+    },
     "backward": {"direction": {"type": "backward"}},
     "seq2seq": {"model": ENCODER_DECODER, "objective": {"type": "seq2seq"}},
     "several epochs per batch": {"view": {"quotas": [{"where": {"kind": ["decl", "quest"]}, "count": 5}]}},
@@ -34,7 +38,13 @@ def plain(batches: list[Batch]) -> list[dict[str, Any]]:
     """Everything a batch holds, comparable."""
     listed = lambda tensors: {k: (v.dtype, v.tolist()) for k, v in tensors.items()}
     return [
-        {"in": listed(b.inputs), "out": listed(b.targets), "weights": b.weights, "ids": b.examples, "n": b.n_tokens}
+        {
+            "in": listed(b.inputs),
+            "out": listed(b.targets),
+            "weights": b.weights,
+            "ids": b.examples,
+            "n": b.n_tokens,
+        }
         for b in batches
     ]
 

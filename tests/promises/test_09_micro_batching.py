@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.builders import tiny_run
 from torch import Tensor
 
 from lexarium.foundation.types import Batch
@@ -21,15 +22,18 @@ from lexarium.tokens.loader import Loader
 from lexarium.training.parallel import World
 from lexarium.training.program import EagerProgram
 from lexarium.training.step import TrainStep
-from tests.builders import tiny_run
 
 DROPOUT = {"dropout": 0.2}
 WIDTH = {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_ff": 32}
 SEQ2SEQ = {"type": "seq2seq"}
 MODELS: dict[str, dict[str, Any]] = {
-    "post norm": {"model": {"type": "transformer", "preset": "hierarchical_generalization", **WIDTH, **DROPOUT}},
+    "post norm": {
+        "model": {"type": "transformer", "preset": "hierarchical_generalization", **WIDTH, **DROPOUT}
+    },
     "gpt2": {"model": {"type": "transformer", "preset": "gpt2", **WIDTH, **DROPOUT}},
-    "rotary": {"model": {"type": "transformer", "positions": "rotary", "activation": "swiglu", **WIDTH, **DROPOUT}},
+    "rotary": {
+        "model": {"type": "transformer", "positions": "rotary", "activation": "swiglu", **WIDTH, **DROPOUT}
+    },
     "lstm": {"model": {"type": "recurrent", "cell": "lstm", "d_model": 16, "n_layers": 2, **DROPOUT}},
     "gru": {"model": {"type": "recurrent", "cell": "gru", "d_model": 16, "n_layers": 2, **DROPOUT}},
     "encoder_decoder": {"model": {"type": "encoder_decoder", **WIDTH, **DROPOUT}, "objective": SEQ2SEQ},
@@ -68,7 +72,9 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert value.dtype == torch.float64
-        torch.testing.assert_close(found[name], value, rtol=1e-11, atol=1e-13, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-11, atol=1e-13, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @pytest.fixture
@@ -129,7 +135,10 @@ def test_padded_rectangle_equals_real_tokens(bench: Workbench) -> None:
 @packing_model
 def test_one_packed_row_equals_many_rows(bench: Workbench) -> None:
     (flat,) = bench.batches(16)
-    inputs = {**packed(flat.inputs, ""), **(packed(flat.inputs, "source_") if "source" in flat.inputs else {})}
+    inputs = {
+        **packed(flat.inputs, ""),
+        **(packed(flat.inputs, "source_") if "source" in flat.inputs else {}),
+    }
     row = Batch(inputs, flat.targets, flat.weights)
     assert inputs["tokens"].shape[0] == 1
     assert_equal(bench.gradients([row]), bench.gradients([flat]))
@@ -143,7 +152,9 @@ def packed(inputs: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
         "source" if prefix else "tokens": ids.flatten()[real],
         f"{prefix}position": columns,
         f"{prefix}segment": rows,
-        f"{prefix}key" if prefix else "token_key": inputs[f"{prefix}key" if prefix else "token_key"].flatten()[real],
+        f"{prefix}key" if prefix else "token_key": inputs[
+            f"{prefix}key" if prefix else "token_key"
+        ].flatten()[real],
     }
     if prefix:
         found["source_mask"] = torch.ones_like(real, dtype=torch.bool)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.builders import tiny_config, tiny_run
 
 from lexarium.corpora.question_formation import QuestionFormation
 from lexarium.foundation.types import Batch, Example
@@ -24,7 +25,6 @@ from lexarium.tokens.packing import SEPARATOR, Piece, WindowPacking
 from lexarium.training.parallel import World
 from lexarium.training.program import EagerProgram
 from lexarium.training.trainer import Trainer
-from tests.builders import tiny_config, tiny_run
 
 DOCUMENTS, BATCH, EPOCHS = 40, 7, 3
 DATA = {"type": "question_formation", "sizes": {"train": DOCUMENTS, "val": 20, "test": 0, "ood": 20}}
@@ -78,7 +78,9 @@ def rows(batches: list[list[Batch]]) -> list[list[int]]:
         if "real" in batch.inputs:
             real[:] = False
             real[batch.inputs["real"].numpy()] = True
-        for row, kept in zip(batch.inputs["tokens"].numpy(), real.reshape(batch.inputs["tokens"].shape), strict=True):
+        for row, kept in zip(
+            batch.inputs["tokens"].numpy(), real.reshape(batch.inputs["tokens"].shape), strict=True
+        ):
             found.append(row[kept][1:].tolist())
     return found
 
@@ -94,7 +96,11 @@ def test_documents_over_three_epochs_and_two_kills(
     run = tiny_run(
         tmp_path,
         corpus=DATA,
-        train={"max_steps": steps_for(EPOCHS * DOCUMENTS), "global_batch_size": BATCH, "micro_batch_size": micro_batch},
+        train={
+            "max_steps": steps_for(EPOCHS * DOCUMENTS),
+            "global_batch_size": BATCH,
+            "micro_batch_size": micro_batch,
+        },
         plan={"workers": workers},
     )
     batches = train_with_kills(run, [4, 13], monkeypatch)
@@ -113,7 +119,9 @@ def test_documents_over_three_epochs_and_two_kills(
 
 
 @pytest.mark.parametrize("order", ["corpus", "once", "each_epoch"])
-def test_windows_over_three_epochs_and_two_kills(order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_over_three_epochs_and_two_kills(
+    order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seq_len = 30
     packing = {"type": "windows", "seq_len": seq_len, "order": order}
     lengths = [len(text.split()) for text in texts(tiny_run(tmp_path / "x", corpus=DATA))]
@@ -138,7 +146,9 @@ def test_windows_over_three_epochs_and_two_kills(order: str, tmp_path: Path, mon
         seen = Counter(itertools.chain.from_iterable(epoch))
         assert seen <= corpus, "a token was read more often than it occurs"
         rest = corpus - seen
-        assert rest.total() == total % seq_len > 0, "the remainder is what does not fill a window, and nothing else"
+        assert rest.total() == total % seq_len > 0, (
+            "the remainder is what does not fill a window, and nothing else"
+        )
         left_out.append(rest)
     assert (left_out[0] == left_out[1] == left_out[2]) is (order != "each_epoch")
 

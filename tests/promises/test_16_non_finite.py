@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from tests.builders import record, tiny_run
 
 from lexarium.foundation.files import read_lines
 from lexarium.foundation.types import Batch, NonFinite, UserError
 from lexarium.studies.run import Run
 from lexarium.training.program import EagerProgram
 from lexarium.training.trainer import Trainer
-from tests.builders import record, tiny_run
 
 BAD, SIZE = 6, 8
 
@@ -103,7 +103,7 @@ def test_stop_changes_nothing_and_says_what_to_do(how: str, tmp_path: Path, bad_
     status = run.files.status()
     assert status["state"] == "failed" and f"step {BAD}" in status["message"]
     assert "NonFinite" in (run.path / "logs" / "failure-1.txt").read_text()
-    with pytest.raises(UserError, match="failed before .*--retry"):
+    with pytest.raises(UserError, match=r"failed before .*--retry"):
         run.train()
 
 
@@ -140,7 +140,9 @@ def test_skip_leaves_weights_alone_and_goes_on(how: str, tmp_path: Path, bad_ste
 
 
 @pytest.mark.parametrize("kill", [BAD, BAD + 1, 9], ids=["at", "just after", "later"])
-def test_skip_is_reproducible_across_an_interruption(kill: int, tmp_path: Path, bad_step, monkeypatch) -> None:
+def test_skip_is_reproducible_across_an_interruption(
+    kill: int, tmp_path: Path, bad_step, monkeypatch
+) -> None:
     bad_step("inf gradient")
     settings = {"train": {"non_finite": "skip"}, "checkpoint": {"every": 4}}
     whole, cut = tiny_run(tmp_path / "whole", **settings), tiny_run(tmp_path / "cut", **settings)
@@ -163,7 +165,9 @@ def test_skip_is_reproducible_across_an_interruption(kill: int, tmp_path: Path, 
 
 
 def test_warn_updates_and_counts(tmp_path: Path, bad_step, watched) -> None:
-    run = tiny_run(tmp_path, train={"non_finite": "warn", "log_every": 1, "max_steps": BAD + 2, "clip_norm": 0.0})
+    run = tiny_run(
+        tmp_path, train={"non_finite": "warn", "log_every": 1, "max_steps": BAD + 2, "clip_norm": 0.0}
+    )
     bad_step("inf gradient")
     assert run.train() == "done"
     assert not equal(*watched[BAD])
@@ -185,6 +189,11 @@ def test_the_policy_is_part_of_the_name(tmp_path: Path) -> None:
 
 def test_a_real_explosion_is_stopped(tmp_path: Path) -> None:
     """No fault injected: a learning rate that no model survives."""
-    run = tiny_run(tmp_path, optimizer={"type": "sgd", "lr": 1e30}, train={"clip_norm": 0.0}, schedule={"type": "constant"})
+    run = tiny_run(
+        tmp_path,
+        optimizer={"type": "sgd", "lr": 1e30},
+        train={"clip_norm": 0.0},
+        schedule={"type": "constant"},
+    )
     with pytest.raises(NonFinite, match=r"Lower optimizer\.lr"):
         run.train()

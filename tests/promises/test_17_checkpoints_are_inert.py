@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.builders import TINY, record, tiny_config, tiny_run
 
 import lexarium
 from lexarium.foundation.files import CHECKSUM, sha256_file, sha256_json
@@ -26,15 +27,22 @@ from lexarium.foundation.types import UserError
 from lexarium.studies.run import Run
 from lexarium.studies.run_files import RunFiles
 from lexarium.training import checkpoint
-from tests.builders import TINY, record, tiny_config, tiny_run
 
 PACKAGE = Path(lexarium.__file__).parent
 CHECKPOINT = "checkpoints/step-00000012/"
 OF_A_RUN = [
-    *(CHECKPOINT + name for name in ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")),
+    *(
+        CHECKPOINT + name
+        for name in ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
+    ),
     *("config.yaml", "status.json", "plan.json", "provenance.json", "tokenizer.json", "metrics.jsonl"),
 ]
-OF_A_STORE = ["manifest.json", "train/part-00000.ids.npy", "train/part-00000.docs.npy", "val/part-00000.fields.parquet"]
+OF_A_STORE = [
+    "manifest.json",
+    "train/part-00000.ids.npy",
+    "train/part-00000.docs.npy",
+    "val/part-00000.fields.parquet",
+]
 
 
 class Evil:
@@ -137,7 +145,17 @@ def test_yaml_tags_execute_nothing(trained: Run, tmp_path: Path) -> None:
 
 # --- the source code --------------------------------------------------------------------------------
 
-FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "pickletools"}
+FORBIDDEN_MODULES = {
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "shelve",
+    "marshal",
+    "pickletools",
+}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 
 
@@ -165,7 +183,11 @@ def offences(tree: ast.Module, may_run_plugins: bool = False) -> list[str]:
             "yaml.unsafe_load": False,
             "yaml.full_load": False,
         }
-        if (name in FORBIDDEN_CALLS and not may_run_plugins) or not safe.get(name, True) or name.endswith("read_pickle"):
+        if (
+            (name in FORBIDDEN_CALLS and not may_run_plugins)
+            or not safe.get(name, True)
+            or name.endswith("read_pickle")
+        ):
             found.append(f"line {node.lineno}: {name}")
     return found
 
@@ -180,7 +202,13 @@ def test_no_module_can_read_a_pickle() -> None:
 @pytest.mark.parametrize(
     "code",
     ["import pickle", "from pickle import loads", "torch.load(p)", "torch.load(p, weights_only=False)"]
-    + ["np.load(p)", "np.load(p, allow_pickle=True)", "yaml.load(t, Loader=L)", "eval(t)", "pd.read_pickle(p)"],
+    + [
+        "np.load(p)",
+        "np.load(p, allow_pickle=True)",
+        "yaml.load(t, Loader=L)",
+        "eval(t)",
+        "pd.read_pickle(p)",
+    ],
 )
 def test_the_check_sees_what_it_should(code: str) -> None:
     assert offences(ast.parse(code))
@@ -235,7 +263,9 @@ def test_code_of_a_run_is_imported_only_when_trusted(plugin: tuple[Path, Path], 
     with pytest.raises(UserError, match=rf"{file.name}:Mine.*trust_plugins"):
         Run.open(run.path)
     files = RunFiles(run.path)  # what `show`, `study status` and `report` read
-    assert files.status()["state"] == "done" and list(files.evaluations()) and files.metrics() and files.config()
+    assert (
+        files.status()["state"] == "done" and list(files.evaluations()) and files.metrics() and files.config()
+    )
     assert not trace.exists()
     file.unlink()  # the working tree is gone: the copy in the run directory is enough
     trusted = Run.open(run.path, trust_plugins=True)
@@ -269,7 +299,7 @@ def test_code_that_changed_since_the_run_began_is_refused(plugin: tuple[Path, Pa
     file, trace = plugin
     first = with_plugin(file, tmp_path)
     file.write_text(PLUGIN.format(trace=str(trace), version=1) + "# changed\n")
-    with pytest.raises(UserError, match=rf"mine\.py has changed since the run began .*plugins/mine_\w+\.py"):
+    with pytest.raises(UserError, match=r"mine\.py has changed since the run began .*plugins/mine_\w+\.py"):
         with_plugin(file, tmp_path)
     file.write_text(PLUGIN.format(trace=str(trace), version=2) + "# changed\n")
     assert with_plugin(file, tmp_path).path != first.path
@@ -285,8 +315,13 @@ def test_two_plugins_of_one_name_are_both_kept(plugin: tuple[Path, Path], tmp_pa
     )
     model = {"type": f"{file}:Mine", "n_layers": 1, "d_model": 16}
     evaluation = {"type": f"{other}:Mine", "splits": ["val"]}
-    run = tiny_run(tmp_path / "runs", tiny_config(model=model, evaluations=[*TINY["evaluations"], evaluation]))
-    assert {p.read_bytes() for p in (run.path / "plugins").iterdir()} == {file.read_bytes(), other.read_bytes()}
+    run = tiny_run(
+        tmp_path / "runs", tiny_config(model=model, evaluations=[*TINY["evaluations"], evaluation])
+    )
+    assert {p.read_bytes() for p in (run.path / "plugins").iterdir()} == {
+        file.read_bytes(),
+        other.read_bytes(),
+    }
     run.train()
     file.unlink()
     other.unlink()

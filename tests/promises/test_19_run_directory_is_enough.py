@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from lexarium.studies.run import Run
 from tests import processes
 from tests.builders import ENCODER_DECODER, RECURRENT, TRANSFORMER, tiny_run
+
+from lexarium.studies.run import Run
 
 ARMS: dict[str, dict[str, Any]] = {
     "transformer": {"model": TRANSFORMER},
@@ -31,7 +31,11 @@ def answers(path: str, folder: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for step in (5, 12):
         scorer = run.scorer(step)
-        prefixes = [SENTENCE, "my"] if run.config.objective.type == "causal" else [(SENTENCE, "does"), (SENTENCE, "")]
+        prefixes = (
+            [SENTENCE, "my"]
+            if run.config.objective.type == "causal"
+            else [(SENTENCE, "does"), (SENTENCE, "")]
+        )
         found[f"next at {step}"] = scorer.next_scores(prefixes).tolist()
         found[f"text at {step}"] = scorer.generate(prefixes, 5)
         model = run.model(step)
@@ -43,7 +47,7 @@ def answers(path: str, folder: str) -> dict[str, Any]:
 def test_moved_and_opened_by_a_fresh_process(arm: str, tmp_path: Path) -> None:
     run = tiny_run(tmp_path / "here", **ARMS[arm])
     run.train()
-    before = answers(str(run.path), os.getcwd())
+    before = answers(str(run.path), str(Path.cwd()))
     elsewhere = tmp_path / "there" / run.path.name
     elsewhere.parent.mkdir()
     shutil.move(run.path, elsewhere)

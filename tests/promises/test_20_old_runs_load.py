@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.fixtures.make import answers
 
 from lexarium.foundation.files import read_json, verify
 from lexarium.studies.run import Run
 from lexarium.studies.run_config import Identity
-from tests.fixtures.make import answers
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 ARMS = [
-    pytest.param(file, id=f"{file.parent.name}/{file.stem}") for file in sorted(FIXTURES.glob("run-v*/*.json"))
+    pytest.param(file, id=f"{file.parent.name}/{file.stem}")
+    for file in sorted(FIXTURES.glob("run-v*/*.json"))
 ]
 each_run = pytest.mark.parametrize("file", ARMS)
 

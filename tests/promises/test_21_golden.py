@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import pytest
+from tests.builders import tiny_config
+from tests.golden import ARMS, HERE, STEPS, measure, stored
+from tests.golden.__main__ import difference
 
 from lexarium.foundation import registry
 from lexarium.foundation.types import Incompatible
 from lexarium.studies.run_config import check
-from tests.golden import ARMS, HERE, STEPS, measure, stored
-from tests.golden.__main__ import difference
-from tests.builders import tiny_config
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -27,7 +27,9 @@ def test_golden_losses(arm: str) -> None:
 
 
 def test_every_legal_model_and_objective_has_golden_values() -> None:
-    covered = {(c.model.type, c.objective.type) for c in (tiny_config(**options) for options in ARMS.values())}
+    covered = {
+        (c.model.type, c.objective.type) for c in (tiny_config(**options) for options in ARMS.values())
+    }
     legal = set()
     for model in registry.names("model"):
         for objective in registry.names("objective"):
@@ -59,5 +61,8 @@ def test_the_difference_is_told_in_words() -> None:
     old = {"parameters": 5, "tokens": [1, 1], "losses": [2.0, 1.0]}
     assert difference(old, None) == "new"
     assert difference(old, old).startswith("equal")
-    assert difference({**old, "losses": [2.0, 1.5]}, old) == "from step 1: 1.000000000 -> 1.500000000; largest 5.0e-01"
+    assert (
+        difference({**old, "losses": [2.0, 1.5]}, old)
+        == "from step 1: 1.000000000 -> 1.500000000; largest 5.0e-01"
+    )
     assert "6 parameters" in difference({**old, "parameters": 6}, old)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import processes
+from tests.builders import ENCODER_DECODER, RECURRENT, TRANSFORMER, tiny_config, tiny_run
 
 from lexarium.foundation import registry
 from lexarium.foundation.types import Incompatible
 from lexarium.studies.run import Run
 from lexarium.studies.run_config import check, evaluation_name
-from tests import processes
-from tests.builders import ENCODER_DECODER, RECURRENT, TRANSFORMER, tiny_config, tiny_run
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "loss": [

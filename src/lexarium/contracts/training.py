@@ -54,7 +54,7 @@ def optimizers(cls: Any, config: Any) -> Iterator[Test]:
         optimizer.zero_grad()
         loss.backward()  # type: ignore[union-attr]
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())  # type: ignore[union-attr]
 
     def descends() -> str:
         model, optimizer, _ = make()

@@ -139,7 +139,11 @@ class Scorer:
         ]
 
     def hidden(self, prefixes: Sequence[Prefix]) -> list[np.ndarray]:
-        """Per prefix, float32 (layers + 1, L, D): states of every token of the prefix (bos left out)."""
+        """Per prefix, float32 (layers + 1, L, D): states of every token of the prefix (bos left out).
+
+        Of an encoder-decoder, the decoder's: L counts what it has begun to produce. Raises UserError for a
+        model whose layers differ in width.
+        """
         rows = [self._read(p) for p in prefixes]
         found: list[np.ndarray] = [np.zeros(0)] * len(rows)
         for chosen in self._batches([len(a) + len(b) for a, b in rows]):
@@ -147,10 +151,16 @@ class Scorer:
             with self._inference():
                 output = self._forward(batch, layers=[])
                 assert output.layers is not None
+                if len({states.shape[1] for states in output.layers}) > 1:
+                    raise UserError(
+                        "the layers of this model differ in width, so their states cannot be stacked"
+                    )
                 stacked = torch.stack(output.layers).float().cpu().numpy()
-            for i, end in zip(chosen, last.tolist(), strict=True):
-                n = len(rows[i][0]) + len(rows[i][1])
-                found[i] = stacked[:, end + 1 - n : end + 1]
+            start = 0
+            for k, (i, end) in enumerate(zip(chosen, last.tolist(), strict=True)):
+                framed = int(batch.inputs["tokens"][k, 0]) == self.roles.ids.get("bos")
+                found[i] = stacked[:, start + int(framed) : end + 1]
+                start = end + 1
         return found
 
     # -- how -----------------------------------------------------------------------------------------
@@ -184,6 +194,13 @@ class Scorer:
             return output.unembed(hidden).float().log_softmax(-1)
 
     def _forward(self, batch: Batch, **options: Any) -> Output:
+        limit = getattr(self.model, "max_length", None)
+        longest = max(batch.inputs[name].shape[1] for name in ("tokens", "source") if name in batch.inputs)
+        if limit is not None and longest > limit:
+            raise UserError(
+                f"a row of {longest} tokens (frame included) is longer than model.max_positions {limit}; raise it,"
+                " or leave out the longer documents"
+            )
         batch = batch.to(self.device)
         consumes = self.model.consumes
         return self.model(**{k: v for k, v in batch.inputs.items() if k in consumes}, **options)  # type: ignore[operator]
@@ -203,4 +220,4 @@ def _draw(scores: np.ndarray, temperature: float, uniform: np.ndarray) -> np.nda
     """(n, V) log-probabilities and (n,) numbers in [0, 1) -> (n,) tokens, by inverting the distribution."""
     scaled = scores.astype(np.float64) / temperature
     weights = np.exp(scaled - scaled.max(1, keepdims=True)).cumsum(1)
-    return (weights <= (uniform * weights[:, -1])[:, None]).sum(1)
+    return (weights[:, :-1] <= (uniform * weights[:, -1])[:, None]).sum(1)

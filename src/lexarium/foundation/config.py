@@ -195,7 +195,7 @@ def _fields_at(cls: type[Config], loc: Iterable[Any]) -> list[str]:
         inner = _config_class(info.annotation) if info else None
         if inner is not None:
             cls = inner
-    return list(cls.model_fields)
+    return [info.alias or name for name, info in cls.model_fields.items()]
 
 
 def _config_class(annotation: Any) -> type[Config] | None:

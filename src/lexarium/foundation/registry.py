@@ -171,6 +171,15 @@ def source_file(cls: Any) -> Path | None:
     return Path(file) if file else None
 
 
+def content_name(kind: str, name: str) -> str:
+    """What a component is called where only its content counts: a shipped one by its name, code from
+    outside by its class and a hash of its source, wherever that lies."""
+    source = source_file(find(kind, name)) if is_plugin(name) else None
+    if source is None:
+        return name
+    return f"{name.rpartition(':')[2]}@{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}"
+
+
 def is_plugin(name: str) -> bool:
     """True for a `type` that names code outside the package."""
     return ":" in name

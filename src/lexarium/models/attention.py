@@ -42,6 +42,13 @@ class Rule:
             mask = same if mask is None else mask & same
         return mask
 
+    def bias(self, t: int, s: int, like: Tensor) -> Tensor:
+        """(B or 1, 1, T or 1, S or 1) of 0 where attention is allowed and a very negative number elsewhere."""
+        allowed = self.allowed(t, s, like.device)
+        if allowed is None:
+            return like.new_zeros(1, 1, 1, 1)
+        return like.new_zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(like.dtype).min)
+
 
 def explicit_attention(
     q: Tensor,
@@ -53,11 +60,17 @@ def explicit_attention(
     key_key: Tensor | None,
 ) -> Tensor:
     """softmax(q k^T / sqrt(d)) v on (B, H, T, d) with keyed dropout on the weights (Vaswani et al. 2017, eq. 1)."""
-    scores = torch.matmul(q * (1.0 / math.sqrt(q.shape[-1])), k.transpose(-2, -1))
-    allowed = rule.allowed(q.shape[2], k.shape[2], q.device)
-    if allowed is not None:
-        scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
-    return torch.matmul(dropout.on_weights(scores.softmax(-1), query_key, key_key), v)
+    b, h, t, d = q.shape
+    s = k.shape[2]
+    bias = rule.bias(t, s, q)
+    flat = lambda x: x.reshape(b * h, x.shape[2], d)
+    if bias.shape[0] > 1:
+        bias = bias.expand(b, h, t, s).reshape(b * h, t, s)
+    else:
+        bias = bias.view(1, *bias.shape[2:])
+    scores = torch.baddbmm(bias, flat(q), flat(k).transpose(1, 2), alpha=1.0 / math.sqrt(d))
+    weights = scores.softmax(-1).view(b, h, t, s)
+    return torch.matmul(dropout.on_weights(weights, query_key, key_key), v)
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:

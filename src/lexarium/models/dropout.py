@@ -37,14 +37,17 @@ def mix32(x: Tensor) -> Tensor:
     return x ^ ((x >> 16) & 0xFFFF)
 
 
-def _mix32_(x: Tensor) -> Tensor:
-    """`mix32` that overwrites its argument: half the memory traffic of the plain form, same bits."""
+def _halves_(x: Tensor, dim: int) -> Tensor:
+    """mix32(x) with its low 16 bits, then its high 16 bits, each as the top of an int32, along `dim`.
+
+    Overwrites x. The last step of mix32 changes the low half only, so it is made there alone.
+    """
     t = x >> 16
     x.bitwise_xor_(t.bitwise_and_(0xFFFF)).mul_(_M1)
     torch.bitwise_right_shift(x, 13, out=t)
     x.bitwise_xor_(t.bitwise_and_(0x7FFFF)).mul_(_M2)
     torch.bitwise_right_shift(x, 16, out=t)
-    return x.bitwise_xor_(t.bitwise_and_(0xFFFF))
+    return torch.cat([t.bitwise_xor_(x).bitwise_left_shift_(16), x], dim)
 
 
 def threshold(p: float) -> int:
@@ -62,11 +65,16 @@ def _word_numbers(n: int, device: torch.device) -> Tensor:
     return mix32(torch.arange(n, dtype=torch.int32, device=device))
 
 
+@functools.lru_cache(maxsize=64)
+def _limit(p: float, device: torch.device) -> Tensor:
+    return torch.tensor(((threshold(p) - 32768) << 15) - 1, dtype=torch.int32, device=device)
+
+
 def _factors(words: Tensor, dim: int, n: int, p: float, dtype: torch.dtype) -> Tensor:
-    """int32 words -> factors 0 or scale(p), low halves then high halves along `dim`, cut to n."""
-    signed = torch.cat([words << 16, words], dim).bitwise_right_shift_(16)
-    # kept where signed >= threshold - 32768, that is where the difference below is negative
-    kept = signed.neg_().add_(threshold(p) - 32769).bitwise_right_shift_(31)
+    """int32 words before mixing -> factors 0 or scale(p), low then high halves along `dim`, cut to n."""
+    halves = _halves_(words, dim).bitwise_right_shift_(1)
+    # kept where the 16 bits >= threshold - 32768, that is where the difference below is negative
+    kept = torch.sub(_limit(p, halves.device), halves, out=halves).bitwise_right_shift_(31)
     (bits,) = struct.unpack("<i", struct.pack("<f", scale(p) if dtype == torch.float32 else 1.0))
     factors = kept.bitwise_and_(bits).view(torch.float32).narrow(dim, 0, n)
     return factors if dtype == torch.float32 else factors.to(dtype) * scale(p)
@@ -75,7 +83,7 @@ def _factors(words: Tensor, dim: int, n: int, p: float, dtype: torch.dtype) -> T
 def channel_factors(key: Tensor, n_channels: int, site: int, p: float, dtype: torch.dtype) -> Tensor:
     """(N,) int32 token keys -> (N, C): the factor of every channel of every token at a site."""
     words = mix32(key ^ site).unsqueeze(-1) ^ _word_numbers((n_channels + 1) // 2, key.device)
-    return _factors(_mix32_(words), -1, n_channels, p, dtype)
+    return _factors(words, -1, n_channels, p, dtype)
 
 
 def attention_factors(
@@ -85,7 +93,7 @@ def attention_factors(
     heads = _word_numbers((n_heads + 1) // 2, query_key.device)
     row = mix32(mix32(query_key ^ site).unsqueeze(1) ^ heads[:, None])  # (B, H/2, T)
     column = mix32(key_key + _M1).unsqueeze(1)  # (B, 1, S)
-    return _factors(_mix32_(row.unsqueeze(-1) ^ column.unsqueeze(-2)), 1, n_heads, p, dtype)
+    return _factors(row.unsqueeze(-1) ^ column.unsqueeze(-2), 1, n_heads, p, dtype)
 
 
 class Dropout(nn.Module):

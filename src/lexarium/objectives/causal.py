@@ -74,7 +74,9 @@ class Causal:
         labels = torch.from_numpy(np.concatenate([target for _, target in framed]))
         n = int(labels.shape[0])
         if n == 0:
-            raise UserError("documents of one token leave nothing to predict without objective.bos and objective.eos")
+            raise UserError(
+                "documents of one token leave nothing to predict without objective.bos and objective.eos"
+            )
         return Batch(inputs, {"labels": labels}, {"ce": float(n)}, tuple(e.index for e in examples), n)
 
     def _documents(self, examples: Sequence[Example], rows: Sequence[np.ndarray]) -> dict[str, Tensor]:

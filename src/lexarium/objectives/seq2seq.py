@@ -45,7 +45,9 @@ class Seq2Seq:
 
     def _parts(self, example: Example) -> tuple[np.ndarray, np.ndarray]:
         if self.config.channel not in example.channels:
-            raise UserError(f"objective seq2seq: a document without the channel {self.config.channel!r} cannot be split")
+            raise UserError(
+                f"objective seq2seq: a document without the channel {self.config.channel!r} cannot be split"
+            )
         target = example.channels[self.config.channel] == 1
         if target.all() or not target.any():
             raise UserError(

@@ -19,6 +19,7 @@ from lexarium.foundation.types import Result, UserError
 from lexarium.models.build import build_model
 from lexarium.models.dropout import uses_dropout
 from lexarium.studies.listeners import Evaluator, Recorder, Saver, Stopper, series
+from lexarium.studies.run import refuse_changes
 from lexarium.studies.run_config import RunConfig, evaluation_name
 from lexarium.studies.run_files import DONE, PLAN, PREEMPTED
 from lexarium.tokens.loader import Loader
@@ -26,6 +27,7 @@ from lexarium.tokens.prepare import open_tokenizer, prepare
 from lexarium.tokens.store import TokenStore
 from lexarium.tokens.tokenizers import FILE, is_tokenizer_file
 from lexarium.training import checkpoint
+from lexarium.training.host import settle
 from lexarium.training.parallel import World, check_precision, choose_device
 from lexarium.training.program import EagerProgram
 from lexarium.training.signals import StopFlag
@@ -52,14 +54,17 @@ class Parts:
             self._say(f"waiting: {message}")
             return True
 
+        refuse_changes(self._run, self.config, ("corpus", "tokenizer"))
         store = prepare(self.config.corpus, self.config.tokenizer, self._stores, wait=wait)
-        tokenizer = self._run / FILE
-        if not tokenizer.exists():
-            write_atomic(tokenizer, (store.folder / FILE).read_bytes())
-        elif open_tokenizer(self.config.tokenizer, self._run).fingerprint() != store.manifest["vocabulary"]:
+        copy = self._run / FILE
+        if not copy.exists():
+            write_atomic(copy, (store.folder / FILE).read_bytes())
+        mine = open_tokenizer(self.config.tokenizer, self._run)
+        if mine.fingerprint() != store.manifest["vocabulary"]:
+            theirs = open_tokenizer(self.config.tokenizer, store.folder)
             raise Damaged(
-                f"{tokenizer}: differs from the vocabulary of {store.folder} (the data or the tokenizer changed"
-                " since the run began); restore them, or start a new run in another --runs-dir"
+                f"{copy}: is not the vocabulary of {store.folder}: {_vocabulary_difference(mine, theirs)}."
+                " Restore it, or start a new run in another --runs-dir"
             )
         return store
 
@@ -103,6 +108,16 @@ class Parts:
         return EvaluationData(self.store, self.tokenizer, self.config.view)
 
 
+def _vocabulary_difference(mine: Any, theirs: Any) -> str:
+    """How two vocabularies differ, in words."""
+    one, other = getattr(mine, "symbols", []), getattr(theirs, "symbols", [])
+    shown = lambda symbols: ", ".join(map(repr, sorted(symbols)[:5])) + (", ..." if len(symbols) > 5 else "")
+    more, less = set(one) - set(other), set(other) - set(one)
+    found = [f"{len(one)} symbols, expected {len(other)}"]
+    found += [f"it has {shown(more)}"] * bool(more) + [f"it lacks {shown(less)}"] * bool(less)
+    return "; ".join(found if more or less else ["the same symbols in another order"])
+
+
 # --- trained models ---------------------------------------------------------------------------------
 
 
@@ -133,7 +148,7 @@ def load_scorer(run: Any, step: int | None) -> Scorer:
     """A scorer on a checkpoint, as the run's plan says (device, threads, precision)."""
     model, parts = load_model(run, step)
     device = choose_device(run.config.plan.device)
-    torch.set_num_threads(run.config.plan.threads)
+    settle(run.config.plan.threads)
     return Scorer(
         model.to(device),
         parts.objective,
@@ -166,7 +181,7 @@ def train(
     config: RunConfig = run.config
     device = choose_device(config.plan.device, world)
     check_precision(config.train.precision, device)
-    torch.set_num_threads(config.plan.threads)
+    settle(config.plan.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     world.start(device)
     parts: Parts = run.parts(say)

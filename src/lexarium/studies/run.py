@@ -13,15 +13,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lexarium.foundation import registry, rng
 from lexarium.foundation.config import Source, resolved, validate, write_yaml
-from lexarium.foundation.files import read_json, remove_leftovers, write_atomic, write_json
+from lexarium.foundation.files import (
+    Damaged,
+    dumps,
+    make_directory,
+    read_json,
+    remove_leftovers,
+    write_atomic,
+    write_json,
+)
 from lexarium.foundation.lock import Held, Lock
 from lexarium.foundation.provenance import collect, patch, refuse_secrets
 from lexarium.foundation.types import Result, UserError
@@ -59,10 +68,8 @@ class Run:
         refuse_secrets(data)
         if files.exists:
             recorded = files.identity()
-            if recorded != identity.data:
-                raise UserError(
-                    f"{path}: holds another run: {'; '.join(differences(recorded, identity.data))}"
-                )
+            if other := differences(recorded, json.loads(dumps(identity.data))):
+                raise UserError(f"{path}: holds another run: {'; '.join(other)}")
             provenance = read_json(path / PROVENANCE)
             plugins = _copy_plugins(config, path, provenance.get("plugins", {}))
             if plugins != provenance.get("plugins", {}):  # an evaluation was added
@@ -89,7 +96,8 @@ class Run:
         if used and not trust_plugins:
             names = ", ".join(used)
             raise UserError(
-                f"{path}: uses code of its own ({names}); read plugins/ in the run directory and open it with trust_plugins (--trust-plugins)"
+                f"{path}: uses code of its own ({names}); read plugins/ in the run directory and open it with"
+                " trust_plugins (--trust-plugins)"
             )
         copies = read_json(path / PROVENANCE).get("plugins", {}) if used else {}
         for name, copy in copies.items():
@@ -170,6 +178,7 @@ class Run:
             )
         if status["state"] == DONE and not self._missing_evaluations():
             return DONE
+        refuse_changes(self.path, self.config)
         flag = flag or StopFlag()
         with self._owned(world) as lock, flag:
             attempt = status["attempts"] + 1
@@ -209,7 +218,7 @@ class Run:
                 return
             self.files.set_status(state=FAILED, message=f"{type(error).__name__}: {error}"[:500])
             logs = self.path / "logs"
-            logs.mkdir(exist_ok=True)
+            make_directory(logs)
             number = len(list(logs.glob("failure-*.txt"))) + 1
             write_atomic(logs / f"failure-{number}.txt", "".join(traceback.format_exception(error)))
             self.files.event("failed", error=f"{type(error).__name__}: {error}"[:500])
@@ -222,6 +231,26 @@ class Run:
     def key(self, evaluation: str, step: int) -> int:
         """The key of an evaluation's random choices."""
         return rng.key(self.config.seed, "eval", evaluation, step)
+
+
+def refuse_changes(path: Path, config: RunConfig, only: Sequence[str] = ()) -> None:
+    """Raise Damaged, field by field, when a run's science or data are not those it was created with.
+
+    `only` names parts of the identity, such as `corpus`. What was recorded with plug-ins is compared with
+    their copies in the run directory.
+    """
+    recorded = RunFiles(path).identity()
+    for name, copy in read_json(path / PROVENANCE).get("plugins", {}).items():
+        copied = f"{path / copy}:{name.rpartition(':')[2]}"
+        if any(part.type == copied for _, part in component_configs(config)):
+            recorded = _replace_type(recorded, name, copied)
+    identity = Identity(config)
+    now = {key: identity.part(key) for key in only} if only else identity.data
+    found = differences({k: v for k, v in recorded.items() if not only or k in only}, json.loads(dumps(now)))
+    if found:
+        raise Damaged(
+            f"{path}: not what it was when the run began: {'; '.join(found)}. Restore that, or start a new run"
+        )
 
 
 def differences(a: Any, b: Any, place: str = "") -> list[str]:

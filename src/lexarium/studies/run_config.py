@@ -108,6 +108,10 @@ class Identity:
     files: dict[str, str] = field(default_factory=dict, compare=False)
     """Fingerprints of corpora already read, by config; pass one dictionary to many identities."""
 
+    def part(self, name: str) -> dict[str, Any]:
+        """`corpus` or `tokenizer`: the parts that make the data."""
+        return self._corpus() if name == "corpus" else tokenizer_identity(self.config.tokenizer)
+
     def _corpus(self) -> dict[str, Any]:
         written = self.config.corpus.model_dump_json()
         if written not in self.files:
@@ -207,7 +211,8 @@ def _check_evaluations(config: RunConfig, objective: Any) -> None:
         directions = getattr(cls, "directions", None)
         if directions and config.direction.type not in directions:
             raise Incompatible(
-                f"evaluation {evaluation.type!r} needs direction {' or '.join(directions)}, found {config.direction.type!r}"
+                f"evaluation {evaluation.type!r} needs direction {' or '.join(directions)},"
+                f" found {config.direction.type!r}"
             )
     if config.stop_when:
         _check_stop(config.stop_when, dict(zip(names, config.evaluations, strict=True)))
@@ -222,7 +227,8 @@ def _check_stop(stop: StopConfig, evaluations: dict[str, Any]) -> None:
         )
     if metric.split(".")[0] != "val":
         raise Incompatible(
-            f"stop_when.metric: {stop.metric!r} does not look at `val`; choosing by any other split would spoil it as a test"
+            f"stop_when.metric: {stop.metric!r} does not look at `val`; choosing by any other split would"
+            " spoil it as a test"
         )
     if not evaluations[evaluation].every and not evaluations[evaluation].at:
         raise Incompatible(

@@ -71,7 +71,7 @@ class Study:
         self.axes = {name: _levels(name, levels) for name, levels in config.axes.items()}
         self._base = source.sub("base")
         self._base = overlay(self._base, self._checked(parse_overrides(overrides)), "command line")
-        check_contrasts(self.config.compare, {axis: list(levels) for axis, levels in self.axes.items()})
+        check_contrasts(self.config.compare, self._comparable())
         self._files: dict[str, str] = {}
 
     @classmethod
@@ -90,6 +90,15 @@ class Study:
     def name(self) -> str:
         """The study's name."""
         return self.config.study
+
+    def _comparable(self) -> dict[str, list[str]]:
+        """Axes and levels a contrast may name: the study's, and with stages `stage` and `start_step`."""
+        found = {axis: list(levels) for axis, levels in self.axes.items()}
+        if self.config.stages:
+            found["stage"] = ["base", *self.config.stages]
+            starts = [dict(content.get("start") or {}).get("steps", ()) for content in self.config.stages.values()]
+            found["start_step"] = sorted({str(step) for steps in starts for step in steps}, key=int)
+        return found
 
     def _checked(self, overrides: dict[Place, Any]) -> dict[Place, Any]:
         """Refuse overrides of paths that an axis sets, and of study keys."""

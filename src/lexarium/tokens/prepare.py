@@ -61,14 +61,18 @@ Progress = Callable[[str, int, int], None]
 
 def corpus_identity(config: ComponentConfig, fingerprint: str) -> dict[str, Any]:
     """What makes two corpora the same: type, version, options and the content of the files read."""
-    cls: Any = registry.find("corpus", config.type)
-    return {"type": config.type, "version": cls.version, **identity(config), "files": fingerprint}
+    return {**_component_identity("corpus", config), "files": fingerprint}
 
 
 def tokenizer_identity(config: ComponentConfig) -> dict[str, Any]:
     """What makes two tokenizers trained on the same corpus the same."""
-    cls: Any = registry.find("tokenizer", config.type)
-    return {"type": config.type, "version": cls.version, **identity(config)}
+    return _component_identity("tokenizer", config)
+
+
+def _component_identity(kind: str, config: ComponentConfig) -> dict[str, Any]:
+    options = {key: value for key, value in identity(config).items() if key != "type"}
+    version = registry.find(kind, config.type).version
+    return {"type": registry.content_name(kind, config.type), "version": version, **options}
 
 
 def store_name(corpus: ComponentConfig, tokenizer: ComponentConfig, source: dict[str, Any]) -> str:

@@ -119,17 +119,25 @@ class FromHuggingFace:
     def load(self, model: nn.Module) -> list[str]:
         """Fill the matching parameters; returns their names."""
         theirs = checkpoint.parse_tensors(self._file().read_bytes(), self._file())
-        return _fill(model, from_gpt2(theirs), self.config.parts, self.config.path)
+        try:
+            ours = from_gpt2(theirs)
+        except KeyError as error:
+            raise Damaged(f"{self._file()}: not the weights of a GPT-2: it has no {error}") from None
+        return _fill(model, ours, self.config.parts, self.config.path)
 
 
 def _fill(model: nn.Module, tensors: dict[str, Tensor], parts: tuple[str, ...], where: str) -> list[str]:
-    chosen = [n for n, _ in model.named_parameters() if any(re.fullmatch(p, n) for p in parts)]
+    wanted = lambda name: any(re.fullmatch(p, name) for p in parts)
+    chosen = [n for n, _ in model.named_parameters() if wanted(n)]
     if not chosen:
         raise UserError(f"start.parts: {list(parts)} match no parameter of the model")
     missing = [n for n in chosen if n not in tensors]
     if missing:
         raise Damaged(f"{where}: has no weights for {', '.join(missing[:4])}; narrow start.parts")
     own: dict[str, Any] = checkpoint.tensors_of(model)
+    extra = [n for n in tensors if wanted(n) and n not in own]
+    if extra:
+        raise Damaged(f"{where}: has weights that the model lacks: {', '.join(extra[:4])}; narrow start.parts")
     checkpoint.load_tensors(own | {n: tensors[n] for n in chosen}, model, where)
     return chosen
 

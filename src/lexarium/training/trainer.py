@@ -155,15 +155,17 @@ class Trainer:
 
 def freeze(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
     """Freeze parameters that match no pattern; returns the trainable names."""
-    compiled = [re.compile(p) for p in patterns]
-    trainable = []
+    try:
+        compiled = [re.compile(p) for p in patterns]
+    except re.error as error:
+        raise UserError(f"train.parameters: {error.pattern!r} is not a regular expression: {error}") from None
+    trainable: list[str] = []
     for name, parameter in model.named_parameters():
         chosen = any(p.fullmatch(name) for p in compiled)
         parameter.requires_grad_(chosen)
         if chosen:
             trainable.append(name)
     if not trainable:
-        raise UserError(
-            f"train.parameters: {list(patterns)} match no parameter; names look like {next(iter(dict(model.named_parameters())))!r}"
-        )
+        example = next(name for name, _ in model.named_parameters())
+        raise UserError(f"train.parameters: {list(patterns)} match no parameter; names look like {example!r}")
     return trainable

@@ -27,7 +27,11 @@ def test_check_knows_the_vocabulary_once_prepared(lexarium, study_file: Path, tm
     first = lexarium("prepare", study_file, "--runs-dir", runs, "--json")
     assert first.status == 0
     (store,) = first.json["stores"]
-    assert {name: s["documents"] for name, s in store["splits"].items()} == {"train": 200, "val": 20, "ood": 20}
+    assert {name: s["documents"] for name, s in store["splits"].items()} == {
+        "train": 200,
+        "val": 20,
+        "ood": 20,
+    }
     assert set(store["overlap"].values()) == {0}
     assert store["arms"]["rate=low"]["documents"] == 200
     assert "prepared 240 documents" in first.err
@@ -51,7 +55,9 @@ def test_resolved_tells_where_values_come_from(lexarium, study_file: Path, tmp_p
     assert lines["clip_norm"].endswith("# default")
     assert lines["seed"].endswith("# seeds") or "# default" in lines["seed"]
     config = validate(RunConfig, parse_yaml(answer.out, "printed"))
-    assert resolved(config) == resolved(validate(RunConfig, parse_yaml(yaml.safe_dump(resolved(config)), "again")))
+    assert resolved(config) == resolved(
+        validate(RunConfig, parse_yaml(yaml.safe_dump(resolved(config)), "again"))
+    )
     assert config.optimizer.lr == 0.01 and config.train.max_steps == 4  # type: ignore[attr-defined]
 
 

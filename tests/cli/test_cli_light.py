@@ -50,7 +50,9 @@ def write_index(runs: Path) -> None:
     (runs / str(entry["dir"]) / "status.json").write_text(json.dumps(status))
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["list"], ["list", "models", "--json"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["list"], ["list", "models", "--json"]]
+)
 def test_help_and_list_load_nothing_heavy(arguments: list[str]) -> None:
     status, used, heavy, output = lean(*arguments)
     assert (status, heavy) == (0, "") and output
@@ -64,7 +66,10 @@ def test_study_status_reads_index_and_status_only(tmp_path: Path) -> None:
     assert used < CPU_SECONDS
     found = json.loads(output)["runs"]
     states = [(r["name"], r["dir"], r["state"], r["step"]) for r in found]
-    expected = [("a=1/seed=1", "x-s1-0123456789", "done", 10), ("a=1/seed=2", "x-s2-0123456789", "waiting", 0)]
+    expected = [
+        ("a=1/seed=1", "x-s1-0123456789", "done", 10),
+        ("a=1/seed=2", "x-s2-0123456789", "waiting", 0),
+    ]
     assert states == expected
 
 
@@ -75,7 +80,11 @@ def test_completion_loads_nothing_heavy() -> None:
         "try:\n    main([])\n"
         "finally:\n    print([m for m in ('torch', 'scipy') if m in sys.modules], file=sys.stderr)\n"
     )
-    environment = {"_LEXARIUM_COMPLETE": "complete_bash", "COMP_WORDS": "lexarium train hier", "COMP_CWORD": "2"}
+    environment = {
+        "_LEXARIUM_COMPLETE": "complete_bash",
+        "COMP_WORDS": "lexarium train hier",
+        "COMP_CWORD": "2",
+    }
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **environment}
     )

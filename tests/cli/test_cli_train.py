@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from lexarium.foundation.files import read_json
 from lexarium.studies.run_files import RunFiles
 
 
@@ -45,7 +47,11 @@ def test_out_of_time_is_124_and_goes_on_to_the_same_bytes(
     run = only_run(tmp_path / "runs")
     assert RunFiles(run).status()["state"] == "preempted"
     assert lexarium("train", run).status == 0
-    for file in ("metrics.jsonl", "evals/loss/step-00000012.json", "checkpoints/step-00000012/model.safetensors"):
+    for file in (
+        "metrics.jsonl",
+        "evals/loss/step-00000012.json",
+        "checkpoints/step-00000012/model.safetensors",
+    ):
         assert (run / file).read_bytes() == (trained / file).read_bytes(), file
 
 
@@ -76,19 +82,32 @@ def test_a_run_keeps_its_configuration(lexarium, trained: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 124), (signal.SIGINT, 130)])
-def test_signals_save_and_leave(number: int, status: int, run_file: Path, tmp_path: Path) -> None:
+def test_signals_save_and_leave(number: int, status: int, lexarium, run_file: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    command = [sys.executable, "-m", "lexarium", "train", str(run_file), "train.max_steps=100000"]
-    command += ["train.log_every=1", "--runs-dir", str(runs)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    deadline = time.monotonic() + 60
-    while not list(runs.glob("*/metrics.jsonl")) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == status, err
-    assert "the same command goes on from there" in out and "Traceback" not in err
+    handlers = signal.getsignal(number)
+
+    def send() -> None:
+        while not list(runs.glob("*/metrics.jsonl")):
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=send, daemon=True).start()
+    answer = lexarium("train", run_file, "train.max_steps=20000", "train.log_every=1", "--runs-dir", runs)
+    assert answer.status == status and "the same command goes on from there" in answer.out
     found = RunFiles(only_run(runs)).status()
-    assert found["state"] == "preempted" and found["step"] > 0
+    assert found["state"] == "preempted" and 0 < found["step"] < 20000
     assert (only_run(runs) / f"checkpoints/step-{found['step']:08d}/manifest.json").exists()
+    assert signal.getsignal(number) == handlers
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_torchrun_trains_one_run_on_two_ranks(run_file: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
+    command += ["lexarium", "train", str(run_file), "--runs-dir", str(tmp_path / "runs")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("done at step 12") == 1  # one rank speaks
+    run = only_run(tmp_path / "runs")
+    assert read_json(run / "plan.json")["world_size"] == 2

@@ -1,0 +1,167 @@
+"""Every component that ships keeps its contract, and broken ones are caught."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lexarium.contracts import contract, failures
+from lexarium.foundation import registry
+
+OPTIONS = {
+    ("start", "run"): {("path",): "runs/x-0123456789"},
+    ("start", "huggingface"): None,  # needs a folder with weights
+}
+SHIPPED = [(kind, name) for kind in registry.FOLDERS for name in registry.names(kind)]
+
+
+@pytest.mark.parametrize(("kind", "name"), SHIPPED)
+def test_shipped_components_keep_their_contract(kind: str, name: str) -> None:
+    options: Any = OPTIONS.get((kind, name), {})
+    if options is None:
+        pytest.skip("cannot be built without a file of the user's")
+    assert failures(contract(kind, name, options)) == []
+
+
+HEAD = """
+import numpy as np, torch
+from torch import nn
+from lexarium.foundation.config import ComponentConfig
+from lexarium.foundation.types import Document, Output
+from lexarium.models.layers import Layout
+
+class Options(ComponentConfig):
+    type: str = "x"
+    d_model: int = 8
+"""
+
+MODEL = '''
+class Mine(nn.Module):
+    """A model of mine."""
+    kind, name, version = "model", "mine", 1
+    consumes, needs = frozenset({{"tokens", "real", "token_key"}}), frozenset({{"tokens"}})
+    packs, stacks, compiles, randomness, max_length = False, False, False, "keyed", None
+    Config = Options
+
+    def __init__(self, config, vocab_size):
+        super().__init__()
+        self.embedding = nn.Parameter(torch.empty(vocab_size, config.d_model))
+        self.scale = nn.Parameter(torch.empty(config.d_model))
+        {init}
+
+    def initialise_parameter(self, name, parameter, generator):
+        parameter.copy_(torch.empty(parameter.shape).normal_(0, 0.5, generator=generator))
+
+    def forward(self, tokens, real=None, token_key=None):
+        layout = Layout.of(tokens, real)
+        x = self.embedding[tokens] * (1 + self.scale)
+        {forward}
+        return Output(layout.flatten(x), lambda h: h @ self.embedding.T)
+'''
+
+MODELS = {
+    # fault: (lines of __init__, lines of forward, the promise that is not kept)
+    "none": ("pass", "pass", None),
+    "looks ahead": ("pass", "x = x + x.flip(1).cumsum(1).flip(1)", "causality"),
+    "padding": ("pass", "x = x + 0.1 * tokens.shape[1] * (tokens.shape[0] > 1)", "padding"),
+    "unused": ("self.unused = nn.Parameter(torch.empty(3))", "pass", "a gradient reaches"),
+    "cut": ("pass", "x = self.embedding[tokens] * (1 + self.scale.detach())", "a gradient reaches"),
+    "unsaved": (
+        "self.register_buffer('extra', torch.rand(config.d_model), persistent=False)",
+        "x = x + self.extra",
+        "save and load",
+    ),
+    "random": ("pass", "x = x + 0.1 * torch.randn(x.shape)", "randomness"),
+    "raises": ("pass", "raise RuntimeError('out of ideas')", "shapes"),
+}
+
+
+@pytest.mark.parametrize("fault", MODELS)
+def test_faulty_models_are_caught(fault: str, tmp_path: Path, lexarium) -> None:
+    init, forward, promise = MODELS[fault]
+    file = tmp_path / "mine.py"
+    file.write_text(HEAD + MODEL.format(init=init, forward=forward))
+    answer = lexarium("test-component", "model", f"{file}:Mine", "--json")
+    broken = [c["name"] for c in answer.json["checks"] if not c["passed"]]
+    if promise is None:
+        assert (answer.status, broken) == (0, [])
+    else:
+        assert answer.status == 1 and any(name.startswith(promise) for name in broken), answer.json
+
+
+OTHERS = {
+    "direction": (
+        """
+    def apply(self, e):
+        from dataclasses import replace
+        return replace(e, ids=e.ids[::-1])
+    def undo(self, ids):
+        return ids[::-1]
+""",
+        "everything aligned",
+    ),
+    "schedule": (
+        """
+    calls = 0
+    def scale(self, step, max_steps):
+        type(self).calls += 1
+        return 1.0 / self.calls
+""",
+        "a pure function",
+    ),
+    "corpus": (
+        """
+    splits = ("train", "val")
+    def documents(self, split):
+        for i in range(10 if split == "train" else 3):
+            yield Document(f"text {i}", {}, {"c": [0] * 6})
+    def symbols(self):
+        return []
+    def fingerprint(self):
+        return ""
+""",
+        "splits are disjoint",
+    ),
+    "packing": (
+        """
+    longest = 12
+    separator = False
+    def plan(self, lengths, seed, epoch):
+        class Plan:
+            def __len__(self): return len(lengths)
+            def pieces(self, i): return [(0, 0, int(lengths[0]))]
+        return Plan()
+""",
+        "every token of every document once",
+    ),
+    "optimizer": (
+        """
+    def build(self, parameters, device):
+        return torch.optim.SGD([p for n, p in parameters if n != "bias"], lr=0.1)
+""",
+        "every parameter in a group",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_faulty_components_are_caught(kind: str, tmp_path: Path) -> None:
+    body, promise = OTHERS[kind]
+    head = f'\nclass Mine:\n    """Mine."""\n    kind, name, version = "{kind}", "mine", 1\n    Config = Options\n'
+    build = "    def __init__(self, config):\n        self.config = config\n"
+    file = tmp_path / "mine.py"
+    file.write_text(HEAD + head + build + body)
+    broken = failures(contract(kind, f"{file}:Mine"))
+    assert any(line.startswith(promise) for line in broken), broken
+
+
+def test_a_component_that_cannot_be_built_is_a_failed_check(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        HEAD
+        + '\nclass Mine:\n    """Mine."""\n    kind, name, version = "schedule", "mine", 1\n    Config = Options\n'
+    )
+    (told,) = failures(contract("schedule", f"{file}:Mine"))
+    assert told.startswith("can be built: TypeError")
