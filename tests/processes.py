@@ -7,6 +7,7 @@ real a process as any other: it has its own id, it can be killed, and it shares 
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -29,6 +30,7 @@ class Child:
     def __init__(
         self, target: Callable[..., Any], args: tuple[Any, ...], environment: dict[str, str]
     ) -> None:
+        self.value: Any = None
         self._from_child, to_parent = _context.Pipe(duplex=False)
         self.process: ForkServerProcess = _context.Process(
             target=_call, args=(to_parent, target, args, environment), daemon=True
@@ -94,4 +96,16 @@ def ranks(target: Callable[..., Any], size: int, *args: Any) -> list[Any]:
     shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     own = lambda rank: {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
     children = [start(target, *args, environment=own(rank)) for rank in range(size)]
-    return [child.result() for child in children]
+    waiting = {child._from_child: child for child in children}
+    while waiting:  # whichever speaks first: a rank that fails must not be waited for behind one that hangs
+        ready = multiprocessing.connection.wait(list(waiting), timeout=120.0)
+        assert ready, f"{len(waiting)} of {size} ranks hang"
+        for connection in ready:
+            child = waiting.pop(connection)  # type: ignore[arg-type]
+            try:
+                child.value = child.result()
+            except BaseException:
+                for other in waiting.values():
+                    other.kill()
+                raise
+    return [child.value for child in children]

@@ -146,10 +146,18 @@ OTHERS = {
 }
 
 
+CLASS = '''
+class Mine:
+    """Mine."""
+    kind, name, version = "{kind}", "mine", 1
+    Config = Options
+'''
+
+
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_faulty_components_are_caught(kind: str, tmp_path: Path) -> None:
     body, promise = OTHERS[kind]
-    head = f'\nclass Mine:\n    """Mine."""\n    kind, name, version = "{kind}", "mine", 1\n    Config = Options\n'
+    head = CLASS.format(kind=kind)
     build = "    def __init__(self, config):\n        self.config = config\n"
     file = tmp_path / "mine.py"
     file.write_text(HEAD + head + build + body)
@@ -159,9 +167,6 @@ def test_other_faulty_components_are_caught(kind: str, tmp_path: Path) -> None:
 
 def test_a_component_that_cannot_be_built_is_a_failed_check(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
-    file.write_text(
-        HEAD
-        + '\nclass Mine:\n    """Mine."""\n    kind, name, version = "schedule", "mine", 1\n    Config = Options\n'
-    )
+    file.write_text(HEAD + CLASS.format(kind="schedule"))
     (told,) = failures(contract("schedule", f"{file}:Mine"))
     assert told.startswith("can be built: TypeError")

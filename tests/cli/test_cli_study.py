@@ -170,7 +170,7 @@ def test_interrupted_anywhere_the_same_command_goes_on(
         str(study_file),
         "--seeds",
         "1",
-        "train.max_steps=1500",
+        "train.max_steps=600",
         "--runs-dir",
         str(runs),
     ]

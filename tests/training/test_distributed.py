@@ -58,6 +58,7 @@ def gradients(paths: list[str]) -> list[tuple[dict[str, np.ndarray], dict[str, f
                 totals[f"{name} at {step}"] = value / denominators[name]
         numbers = [int(i) for step in (0, 1) for i in loader.own(step)]
         found.append(({n: p.grad.numpy() for n, p in model.named_parameters()}, totals, numbers))
+        del program
     world.barrier()
     world.stop()
     return found

@@ -50,9 +50,9 @@ class Talk:
 
 def plain(value: Any) -> Any:
     """A value as JSON can hold it; numbers that are not finite become nan, inf, -inf as text."""
-    from lexarium.foundation.files import _plain
+    from lexarium.foundation.files import dumps_line
 
-    return _plain(value)
+    return json.loads(dumps_line(value))
 
 
 def number(value: Any) -> str:

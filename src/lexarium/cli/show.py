@@ -33,7 +33,7 @@ def show(
     runs_dir: RunsDir = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Show a run (state, results, checkpoints), a study (claim, arms, contrasts) or a component (its options).
+    """Show a run (state, results), a study (claim, arms, contrasts) or a component (its options).
 
     Examples: lexarium show RUN --config; lexarium show model transformer
     """

@@ -90,7 +90,7 @@ def _announce(talk: Talk, study: Study, runs_dir: Path) -> None:
             before = index.get("preset") or "no preset"
             now = study.preset or "no preset"
             talk.note(
-                f"{study.name}: was run with {before} before, now with {now}; its runs stay, its report changes"
+                f"{study.name}: was run with {before} before, now with {now}; runs stay, the report changes"
             )
 
 

@@ -48,7 +48,7 @@ def train(
     trust_plugins: Trust = False,
     as_json: Json = False,
 ) -> int:
-    """Train one run: a point of a study (the first, or by --select and --seed), a run file, or a run directory.
+    """Train one run: a point of a study (the first, or by --select and --seed), a run file, a run directory.
 
     A run that was stopped goes on where it was saved; a finished one is left as it is. Signals and
     --requeue-after end with a saved state and status 124, Ctrl-C with 130.

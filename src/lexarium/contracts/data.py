@@ -19,6 +19,7 @@ DOCUMENTS = 2000
 
 
 def corpora(cls: Any, config: Any) -> Iterator[Test]:
+    """Contract of a corpus."""
     corpus = cls(config)
     take = lambda source, split: list(itertools.islice(source.documents(split), DOCUMENTS))
 
@@ -56,7 +57,8 @@ def corpora(cls: Any, config: Any) -> Iterator[Test]:
             first = first or names
             need(names == first, f"documents differ in fields or channels: {names} and {first}")
         assert first is not None
-        return f"fields {', '.join(sorted(first[0])) or 'none'}; channels {', '.join(sorted(first[1])) or 'none'}"
+        fields, channels = (", ".join(sorted(names)) or "none" for names in first)
+        return f"fields {fields}; channels {channels}"
 
     yield "every split has documents", there
     yield "splits are disjoint", disjoint
@@ -65,6 +67,7 @@ def corpora(cls: Any, config: Any) -> Iterator[Test]:
 
 
 def tokenizers(cls: Any, config: Any) -> Iterator[Test]:
+    """Contract of a tokenizer."""
     texts = [d.text for d in TinyCorpus().documents("train")]
 
     def trained() -> Any:
@@ -108,6 +111,7 @@ def tokenizers(cls: Any, config: Any) -> Iterator[Test]:
 
 
 def directions(cls: Any, config: Any) -> Iterator[Test]:
+    """Contract of a direction."""
     direction = cls(config)
 
     def example(n: int) -> Example:
@@ -142,6 +146,7 @@ def directions(cls: Any, config: Any) -> Iterator[Test]:
 
 
 def packings(cls: Any, config: Any) -> Iterator[Test]:
+    """Contract of a packing."""
     packing = cls(config)
     lengths = np.random.default_rng(1).integers(1, min(13, packing.longest + 1), size=60)
 

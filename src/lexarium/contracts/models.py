@@ -35,15 +35,18 @@ class Models:
 
     @property
     def objective(self) -> Any:
+        """What the model is trained with here."""
         return partner_objective(self.cls, self.tokenizer)
 
     def build(self, seed: int = 1, dropout: float = 0.0) -> Any:
+        """The model, small."""
         config = self.config
         if dropout and "dropout" in type(config).model_fields:
             config = config.model_copy(update={"dropout": dropout})
         return build_model(config, self.objective.vocab_size, seed).eval()
 
     def inputs(self) -> None:
+        """Only inputs of the closed list."""
         unknown = (self.cls.consumes | self.cls.needs) - set(INPUTS)
         need(not unknown, f"unknown inputs {sorted(unknown)}; the closed list is in foundation/types.py")
         need(self.cls.needs <= self.cls.consumes, "`needs` must be among `consumes`")
@@ -51,6 +54,7 @@ class Models:
             need(hasattr(self.cls, flag), f"the class does not declare `{flag}`")
 
     def shapes(self) -> str:
+        """One state per real token, logits over the vocabulary."""
         objective, batch = self.objective, self.objective.collate(self.examples)
         output = run_model(self.build(), batch)
         n = batch.targets["labels"].shape[0]
@@ -62,6 +66,7 @@ class Models:
         return f"hidden {tuple(output.hidden.shape)}, vocabulary {objective.vocab_size}"
 
     def causality(self) -> str:
+        """Changing a token moves no state before it."""
         model, batch = self.build(), self.objective.collate([max(self.examples, key=len)])
         tokens = batch.inputs["tokens"]
         before, moved = run_model(model, batch).hidden, False
@@ -76,6 +81,7 @@ class Models:
         return f"{tokens.shape[1] - 1} positions changed, one by one"
 
     def padding(self) -> str:
+        """A row alone and in a padded batch, with dropout too."""
         objective, largest = self.objective, 0.0
         for key, what in ((None, ""), (7, " with dropout")):
             model = self.build(dropout=0.0 if key is None else DROPOUT)
@@ -90,6 +96,7 @@ class Models:
         return f"largest difference {largest:.1g}"
 
     def gradients(self) -> str:
+        """Every parameter gets a finite gradient that is not zero."""
         model, objective = self.build().train(), self.objective
         batch = objective.collate(self.examples)
         TrainStep(model, objective)(batch, batch.weights)[0].backward()
@@ -102,6 +109,7 @@ class Models:
         return f"{len(list(model.parameters()))} parameters"
 
     def saving(self) -> None:
+        """Saved tensors are all there is."""
         a = self.build(1)
         torch.rand(1)  # what is drawn from the global generator now differs between the builds
         b = self.build(2)
@@ -112,12 +120,14 @@ class Models:
         need(same, "a model loaded from saved tensors gives other states: something it uses is not saved")
 
     def initialisation(self) -> None:
+        """Equal for equal seeds, different for others."""
         a, b, c = (checkpoint.tensors_of(self.build(seed)) for seed in (1, 1, 2))
         for name in a:
             need(torch.equal(a[name], b[name]), f"{name}: two builds from one seed differ")
         need(any(not torch.equal(a[n], c[n]) for n in a), "another seed gives the same parameters")
 
     def randomness(self) -> str:
+        """Token keys and nothing else."""
         model = self.build(dropout=DROPOUT).train()
         batch = self.objective.collate(self.examples, dropout_key=7)
         if self.cls.randomness != "keyed":
@@ -129,6 +139,7 @@ class Models:
         return ""
 
     def overfit(self) -> str:
+        """It learns."""
         model, objective = self.build().train(), self.objective
         batch, step = objective.collate(self.examples), TrainStep(model, objective)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
@@ -147,6 +158,7 @@ class Models:
 
 
 def models(cls: Any, config: Any) -> Iterator[Test]:
+    """Contract of a model."""
     c = Models(cls, config)
     yield "inputs are from the closed list", c.inputs
     yield "shapes: one state per real token, logits over the vocabulary", c.shapes
@@ -172,9 +184,11 @@ class Objectives:
 
     @property
     def objective(self) -> Any:
+        """A new one."""
         return self.cls(self.config, self.tokenizer)
 
     def declared(self) -> str:
+        """What `collate` gives is declared."""
         unknown = self.cls.produces - set(INPUTS)
         need(not unknown, f"produces unknown inputs {sorted(unknown)}")
         given = set(self.objective.collate(self.examples, dropout_key=3).inputs)
@@ -185,6 +199,7 @@ class Objectives:
         return ", ".join(sorted(given))
 
     def extra_tokens(self) -> str:
+        """Ids after the base vocabulary, each its own."""
         o, base = self.objective, self.tokenizer.vocab_size
         new = {role: o.roles[role] for role in o.extra_tokens if role not in self.tokenizer.roles}
         need(all(i >= base for i in new.values()), "an extra token has an id of the base vocabulary")
@@ -193,6 +208,7 @@ class Objectives:
         return ", ".join(f"{r}={i}" for r, i in new.items())
 
     def weights(self) -> None:
+        """Weights of micro-batches sum to that of the batch."""
         o = self.objective
         whole = o.collate(self.examples).weights
         parts = [o.collate([e]).weights for e in self.examples]
@@ -201,6 +217,7 @@ class Objectives:
             need(abs(total - weight) < 1e-6, f"{name}: micro-batches weigh {total}, the whole batch {weight}")
 
     def gradients(self) -> str:
+        """And so do their gradients."""
         o = self.objective
         model = build_model(partner_model(o), o.vocab_size, 1)
         step, whole = TrainStep(model, o), o.collate(self.examples)
@@ -216,6 +233,7 @@ class Objectives:
         return f"largest difference {gap:.1g}"
 
     def scored(self) -> None:
+        """As many places as targets."""
         o = self.objective
         for example in self.examples:
             n = int((o.collate([example]).targets["labels"] != -100).sum())
@@ -224,6 +242,7 @@ class Objectives:
             )
 
     def read(self) -> None:
+        """Prefixes lead to a state of the model."""
         o = self.objective
         words = self.examples[0].ids
         batch, last = o.read([(words[:2], words[2:3]), (words[:3], words[:0])])
@@ -233,6 +252,7 @@ class Objectives:
 
 
 def objectives(cls: Any, config: Any) -> Iterator[Test]:
+    """Contract of an objective."""
     c = Objectives(cls, config)
     yield "gives the inputs it declares", c.declared
     yield "extra tokens follow the base vocabulary", c.extra_tokens

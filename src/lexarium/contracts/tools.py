@@ -69,6 +69,7 @@ class TinyCorpus:
     config: Any = None
 
     def documents(self, split: str) -> Iterator[Document]:
+        """The five pairs."""
         for i, (a, b) in enumerate(
             [
                 ("the cat sleeps .", "cat"),
@@ -82,9 +83,11 @@ class TinyCorpus:
             yield Document(text, {"number": i}, {"half": [0] * (len(a) + 1) + [1] * len(b)})
 
     def symbols(self) -> list[str]:
+        """A word that occurs nowhere."""
         return ["moon"]
 
     def fingerprint(self) -> str:
+        """Nothing is read."""
         return ""
 
 

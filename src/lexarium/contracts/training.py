@@ -19,6 +19,7 @@ QUESTIONS = frozenset({"token_scores", "next_scores", "generate", "hidden"})
 
 
 def schedules(cls: Any, config: Any) -> Iterator[Test]:
+    """Contract of a schedule."""
     schedule, steps = cls(config), 200
 
     def finite() -> str:
@@ -41,6 +42,8 @@ def schedules(cls: Any, config: Any) -> Iterator[Test]:
 
 
 def optimizers(cls: Any, config: Any) -> Iterator[Test]:
+    """Contract of an optimizer."""
+
     def make(start: Mapping[str, Tensor] | None = None) -> tuple[torch.nn.Module, Any, dict[int, str]]:
         model = torch.nn.Linear(4, 3)
         with torch.no_grad():
@@ -90,6 +93,8 @@ def optimizers(cls: Any, config: Any) -> Iterator[Test]:
 
 
 def starts(cls: Any, config: Any) -> Iterator[Test]:
+    """Contract of a start."""
+
     def fingerprint() -> None:
         a, b = cls(config).fingerprint(), cls(config).fingerprint()
         need(isinstance(a, str) and a == b, "`fingerprint()` must be text, the same every time")
@@ -98,6 +103,8 @@ def starts(cls: Any, config: Any) -> Iterator[Test]:
 
 
 def evaluations(cls: Any, config: Any) -> Iterator[Test]:
+    """Contract of an evaluation, asked of an untrained model on sentence pairs."""
+
     def result(key: int = 5) -> Any:
         from lexarium.evaluations.evaluation import EvaluationData
         from lexarium.evaluations.scorer import Scorer

@@ -161,7 +161,7 @@ class Meter:
 
     def __enter__(self) -> Meter:
         if not self.quiet and is_terminal(self._stream):
-            self._bar = _bars(self._stream)
+            self._bar = _bars(self._stream, 28)
             self._bar.start()
             total = self.pace.total or None
             self._task = self._bar.add_task(self.what, total=total, completed=self.pace.sum, text="")
@@ -200,7 +200,7 @@ class Meter:
             self._bar.stop()
 
 
-def _bars(stream: TextIO) -> Any:
+def _bars(stream: TextIO, width: int) -> Any:
     """rich's bars with our text behind them."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
@@ -208,7 +208,7 @@ def _bars(stream: TextIO) -> Any:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=28),
+        BarColumn(bar_width=width),
         TextColumn("{task.fields[text]}", markup=False),
         console=Console(file=stream),
         transient=True,
@@ -260,10 +260,12 @@ class _Runs:
             self.pace.totals[name] = self.pace.done[name]
         return self._clock() - self.running.pop(name, self._clock())
 
-    def text(self) -> str:
-        """`12/30 runs, 2 running, 31 %, 41.2 steps/s, 20 min 10 s left`."""
+    def text(self, running: bool = True) -> str:
+        """`12/30 runs done, 2 running, 31 %, 41.2 steps/s, 20 min 10 s left`."""
         finished = sum(state == "done" for state in self.ended.values())
-        parts = [f"{finished}/{self.n} runs done", f"{len(self.running)} running"]
+        parts = [f"{finished}/{self.n} runs done"]
+        if running:
+            parts.append(f"{len(self.running)} running")
         other = len(self.ended) - finished
         if other:
             parts.append(f"{other} not finished")
@@ -323,33 +325,37 @@ class BarDisplay:
     """One bar for everything and one for every run in work."""
 
     def __init__(self, jobs: Sequence[Job], steps: Mapping[str, int] | None, stream: TextIO) -> None:
+        from rich.console import Group
+        from rich.live import Live
+
         self._runs = _Runs(jobs, steps, time.monotonic)
-        self._bars = _bars(stream)
+        self._whole, self._each = _bars(stream, 16), _bars(stream, 28)
+        self._live = Live(Group(self._whole, self._each), console=self._whole.console, transient=True)
         self._tasks: dict[str, Any] = {}
-        self._drawn = 0.0
-        self._all = self._bars.add_task(
-            "all runs",
-            total=self._runs.pace.total or None,
-            completed=self._runs.pace.sum,
-            text=self._runs.text(),
-        )
+        self._drawn = float("-inf")
+        self._all = self._whole.add_task("all", total=None, text="")
+        self._overall()
 
     def __enter__(self) -> BarDisplay:
-        self._bars.start()
+        self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        self._live.stop()
 
     def _overall(self) -> None:
         pace = self._runs.pace
-        self._bars.update(self._all, total=pace.total, completed=pace.sum, text=self._runs.text())
+        text = self._runs.text(running=False)
+        self._whole.update(self._all, total=pace.total or None, completed=pace.sum, text=text)
+
+    def _print(self, line: str) -> None:
+        self._live.console.print(line, markup=False, highlight=False)
 
     def started(self, job: Job) -> None:
         """A worker has taken a run."""
         self._runs.start(job)
         done = self._runs.pace.done[job.path.name]
-        self._tasks[job.path.name] = self._bars.add_task(
+        self._tasks[job.path.name] = self._each.add_task(
             job.name, total=job.max_steps, completed=done, text=""
         )
         self._overall()
@@ -359,7 +365,7 @@ class BarDisplay:
         self._runs.pace.move(job.path.name, step)
         if job.path.name in self._tasks:
             text = f"{step:,}/{job.max_steps:,} steps"
-            self._bars.update(self._tasks[job.path.name], completed=step, text=text)
+            self._each.update(self._tasks[job.path.name], completed=step, text=text)
         if time.monotonic() - self._drawn > REFRESH:
             self._drawn = time.monotonic()
             self._overall()
@@ -368,11 +374,10 @@ class BarDisplay:
         """A run is finished, stopped or failed."""
         task = self._tasks.pop(job.path.name, None)
         if task is not None:
-            self._bars.remove_task(task)
-        line = _ended_line(job, state, self._runs.end(job, state), message)
-        self._bars.console.print(line, markup=False, highlight=False)
+            self._each.remove_task(task)
+        self._print(_ended_line(job, state, self._runs.end(job, state), message))
         self._overall()
 
     def say(self, message: str) -> None:
         """Something a run wants to be known."""
-        self._bars.console.print(message, markup=False, highlight=False)
+        self._print(message)

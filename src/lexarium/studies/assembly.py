@@ -21,7 +21,7 @@ from lexarium.models.dropout import uses_dropout
 from lexarium.studies.listeners import Evaluator, Recorder, Saver, Stopper, series
 from lexarium.studies.run import refuse_changes
 from lexarium.studies.run_config import RunConfig, evaluation_name
-from lexarium.studies.run_files import DONE, PLAN, PREEMPTED
+from lexarium.studies.run_files import DONE, PLAN, PREEMPTED, PROVENANCE
 from lexarium.tokens.loader import Loader
 from lexarium.tokens.prepare import open_tokenizer, prepare
 from lexarium.tokens.store import TokenStore
@@ -59,6 +59,8 @@ class Parts:
         copy = self._run / FILE
         if not copy.exists():
             write_atomic(copy, (store.folder / FILE).read_bytes())
+            data = {"store": store.folder.name, "vocabulary": store.manifest["vocabulary"]}
+            write_json(self._run / PROVENANCE, {**read_json(self._run / PROVENANCE), "data": data})
         mine = open_tokenizer(self.config.tokenizer, self._run)
         if mine.fingerprint() != store.manifest["vocabulary"]:
             theirs = open_tokenizer(self.config.tokenizer, store.folder)
@@ -73,7 +75,11 @@ class Parts:
         """The run's own copy of the tokenizer."""
         if not is_tokenizer_file(self._run):
             _ = self.store
-        return open_tokenizer(self.config.tokenizer, self._run)
+        found = open_tokenizer(self.config.tokenizer, self._run)
+        recorded = read_json(self._run / PROVENANCE).get("data", {}).get("vocabulary")
+        if recorded not in (None, found.fingerprint()):
+            raise Damaged(f"{self._run / FILE}: is not the vocabulary the run was trained with; restore it")
+        return found
 
     @cached_property
     def objective(self) -> Any:

@@ -67,7 +67,10 @@ class Study:
         seeds: Sequence[int] | None = None,
     ) -> None:
         self.preset = preset
-        self.config = config if seeds is None else config.model_copy(update={"seeds": tuple(seeds)})
+        if seeds is not None:
+            source = overlay(source, {("seeds",): list(seeds)}, "--seeds")
+            config = validate(StudyConfig, source)
+        self.config = config
         self.axes = {name: _levels(name, levels) for name, levels in config.axes.items()}
         self._base = source.sub("base")
         self._base = overlay(self._base, self._checked(parse_overrides(overrides)), "command line")
@@ -139,6 +142,8 @@ class Study:
             for seed in self.config.seeds:
                 source = self._point_source(combination, seed, solved)
                 points.append(self._point(source, combination, seed, "base", None))
+        if not points:
+            raise ConfigError("no point is left: `exclude` and --only together leave out every combination")
         for stage in self.config.stages:
             points += self._stage_points(stage, points, runs_dir)
         return points
@@ -161,9 +166,14 @@ class Study:
             dict(zip(self.axes, c, strict=True)) for c in itertools.product(*map(list, self.axes.values()))
         ]
         for rule in self.config.exclude:
-            for axis in rule:
+            for axis, wanted in rule.items():
                 if axis not in self.axes:
                     raise ConfigError(f"exclude: no axis {axis!r} (axes: {', '.join(self.axes)})")
+                for level in map(level_text, wanted if isinstance(wanted, list) else [wanted]):
+                    if level not in self.axes[axis]:
+                        raise ConfigError(
+                            f"exclude: axis {axis!r} has no level {level!r} (levels: {', '.join(self.axes[axis])})"
+                        )
         return [c for c in found if not any(_excluded(c, rule) for rule in self.config.exclude)]
 
     def _point_source(self, combination: Mapping[str, str], seed: int, solved: Mapping[str, Any]) -> Source:
@@ -181,7 +191,7 @@ class Study:
                 paths |= solved[axis][level]
         source = self._base
         for changes in (whole, paths):
-            for place, value in changes.items():
+            for place, value in sorted(changes.items(), key=lambda item: len(item[0])):
                 source = overlay(source, {place: value}, f"axis {owner.get(place, 'match')}")
         return overlay(source, {("seed",): seed}, "seeds")
 
@@ -220,7 +230,9 @@ class Study:
             }
             source = overlay(source, {("start",): begin}, f"stages.{stage}")
             source = overlay(source, changes, f"stages.{stage}")
-            levels = {**parent.levels, "start_step": str(step)}
+            own = f"{start.stage}_start_step"  # the parent's, where it is a child itself
+            levels = {own if axis == "start_step" else axis: level for axis, level in parent.levels.items()}
+            levels["start_step"] = str(step)
             found.append(self._point(source, levels, parent.seed, stage, parent.run))
         return found
 
