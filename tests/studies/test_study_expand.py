@@ -224,7 +224,7 @@ axes: {model.n_layers: [1, 2, 3]}
 seeds: [1, 2, 3]
 presets:
   quick: {base.train.max_steps: 2, seeds: [5], axes: {model.n_layers: [1]}}
-  nested: {base: {train: {max_steps: 3}, model: {type: recurrent, cell: gru}}, axes.model.n_layers: [2]}
+  nested: {base: {train: {max_steps: 3}, model: {type: recurrent, cell: gru}}, axes: {model.n_layers: [2]}}
   nothing: {}
 """
 

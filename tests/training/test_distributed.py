@@ -58,7 +58,7 @@ def gradients(paths: list[str]) -> list[tuple[dict[str, np.ndarray], dict[str, f
                 totals[f"{name} at {step}"] = value / denominators[name]
         numbers = [int(i) for step in (0, 1) for i in loader.own(step)]
         found.append(({n: p.grad.numpy() for n, p in model.named_parameters()}, totals, numbers))
-        del program
+        del program  # see World.stop
     world.barrier()
     world.stop()
     return found
@@ -94,7 +94,10 @@ def train(path: str, stop_rank: int | None = None, stop_at: int = 0) -> tuple[st
         if rank == stop_rank and step == stop_at:
             flag.raise_flag("test", REQUEUE)
 
-    return Run.open(path).train(flag, progress=progress), rank
+    try:
+        return Run.open(path).train(flag, progress=progress), rank
+    finally:
+        World.from_environment().stop()
 
 
 SETTINGS = {"train": {"global_batch_size": BATCH, "micro_batch_size": MICRO, "log_every": 1}}

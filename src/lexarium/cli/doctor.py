@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import platform
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +60,8 @@ def _all(runs_dir: Path) -> Iterator[Line]:
 
 
 def _version(name: str) -> str | None:
+    from importlib import metadata
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -72,6 +69,8 @@ def _version(name: str) -> str | None:
 
 
 def _versions() -> Iterator[Line]:
+    import platform
+
     yield (
         "lexarium",
         None,
@@ -136,6 +135,9 @@ def _precisions(device: Any) -> list[str]:
 
 
 def _disk(runs_dir: Path) -> Iterator[Line]:
+    import shutil
+    import tempfile
+
     place = runs_dir.absolute()
     while not place.exists():
         place = place.parent
@@ -158,6 +160,9 @@ def _disk(runs_dir: Path) -> Iterator[Line]:
 
 
 def _extras() -> Iterator[Line]:
+    import importlib.util
+    from importlib import metadata
+
     offered = metadata.metadata("lexarium").get_all("Provides-Extra") or []
     for extra in offered:
         module, enables = EXTRAS.get(extra, ("", "see pyproject.toml"))

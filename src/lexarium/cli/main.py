@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -117,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _told(message: str, debug: bool) -> int:
     if debug:
+        import traceback
+
         traceback.print_exc()
     for line in message.splitlines() or ["unknown mistake"]:
         print(f"error: {line}", file=sys.stderr)
@@ -135,6 +135,9 @@ def _usage(error: Exception) -> str:
 
 
 def _bug(error: BaseException, debug: bool) -> int:
+    import tempfile
+    import traceback
+
     trace = traceback.format_exc()
     what = f"{type(error).__name__}: {error}".splitlines()[0][:300]
     if debug:

@@ -148,7 +148,7 @@ def _todo(work: Work, runs_dir: Path, retry: bool) -> list[str]:
         if held(run.path):
             work.states[name], owner = "held", read_owner(run.path) or {}
             work.messages[name] = f"in use by process {owner.get('pid')} on {owner.get('host')}"
-        elif status["state"] != "done" or any(s == status["step"] for _, s in missing_evaluations(run)):
+        elif status["state"] != "done":
             found.append(name)
     blocked = {n for n in found if _failed_parent(work, n, found)}
     for name in blocked:

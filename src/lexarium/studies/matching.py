@@ -24,7 +24,6 @@ LARGEST = 1 << 16
 def size(config: RunConfig, quantity: str, runs_dir: Path) -> float:
     """A run's parameters, non-embedding or trainable parameters, or FLOPs of one forward pass over 128 tokens."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from lexarium.models.build import build_model
     from lexarium.models.layers import count_parameters
@@ -41,6 +40,8 @@ def size(config: RunConfig, quantity: str, runs_dir: Path) -> float:
     freeze(model, config.train.parameters)
     if quantity != "flops":
         return count_parameters(model, quantity == "non_embedding", quantity == "trainable")
+    from torch.utils.flop_counter import FlopCounterMode
+
     tokens = torch.zeros(1, 128, dtype=torch.int64, device="meta")
     inputs = {"tokens": tokens}
     if "source" in model.needs:
@@ -76,6 +77,11 @@ def solve(study: Study, runs_dir: Path) -> dict[str, dict[str, dict[Place, Any]]
             runs_dir,
         )
         number, nearest = _bisect(measure, target)
+        if number is None:  # no number at all will do: let the configuration say why
+            tried = study._point_source(
+                {**others, match.axis: level}, seed, {match.axis: {level: {place: 64}}}
+            )
+            validate(RunConfig, tried)
         if number is None or abs(nearest - target) > match.tolerance * target:
             raise ConfigError(
                 f"match: no {path} makes {match.axis}={level} equal to {match.to} ({target:,.0f} {match.quantity})"

@@ -99,7 +99,9 @@ class Study:
         found = {axis: list(levels) for axis, levels in self.axes.items()}
         if self.config.stages:
             found["stage"] = ["base", *self.config.stages]
-            starts = [dict(content.get("start") or {}).get("steps", ()) for content in self.config.stages.values()]
+            starts = [
+                dict(content.get("start") or {}).get("steps", ()) for content in self.config.stages.values()
+            ]
             found["start_step"] = sorted({str(step) for steps in starts for step in steps}, key=int)
         return found
 

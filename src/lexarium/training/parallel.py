@@ -7,6 +7,7 @@ undoes by multiplying with the world size, so that they equal one process's.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -49,8 +50,9 @@ class World:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
     def stop(self) -> None:
-        """Leave the process group."""
+        """Leave the process group; the modules that `wrap` returned must be out of use."""
         if self.size > 1 and dist.is_initialized():
+            gc.collect()  # a wrapped module freed after its process group can wait for ever (seen with gloo)
             dist.destroy_process_group()
 
     def barrier(self) -> None:

@@ -137,7 +137,9 @@ def _fill(model: nn.Module, tensors: dict[str, Tensor], parts: tuple[str, ...], 
     own: dict[str, Any] = checkpoint.tensors_of(model)
     extra = [n for n in tensors if wanted(n) and n not in own]
     if extra:
-        raise Damaged(f"{where}: has weights that the model lacks: {', '.join(extra[:4])}; narrow start.parts")
+        raise Damaged(
+            f"{where}: has weights that the model lacks: {', '.join(extra[:4])}; narrow start.parts"
+        )
     checkpoint.load_tensors(own | {n: tensors[n] for n in chosen}, model, where)
     return chosen
 

@@ -1,0 +1,108 @@
+"""Promise 11: splits are disjoint by document, before windowing; `prepare` counts what they share."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builders import tiny_config
+from lexarium.foundation import registry
+from lexarium.foundation.types import Document
+from lexarium.studies.assembly import Parts
+from lexarium.studies.run import Run, stores_dir
+from lexarium.tokens.prepare import prepare
+from lexarium.training.parallel import World
+from toy import TYPE, corpus_config, tokenizer_config, write_corpus
+
+SIZES = {"train": 3000, "val": 300, "test": 500, "ood": 500}
+QUESTION, TENSE = "question_formation", "tense_inflection"
+COMPOSITIONS: list[tuple[str, dict[str, Any]]] = [
+    (QUESTION, {}),
+    (QUESTION, {"seed": 5, "weights": "literal"}),
+    (QUESTION, {"rule": "hierarchical"}),
+    (QUESTION, {"rule": "linear"}),
+    (QUESTION, {"disambiguating": 200}),
+    (QUESTION, {"templates": 20, "template_weights": "uniform"}),
+    (TENSE, {}),
+    (TENSE, {"seed": 5, "weights": "literal"}),
+    (TENSE, {"rule": "linear"}),
+    (TENSE, {"disambiguating": 200}),
+    (TENSE, {"templates": 30}),
+]
+
+
+def splits_of(kind: str, **options: Any) -> dict[str, list[Document]]:
+    cls = registry.find("corpus", kind)
+    corpus = cls(cls.Config(**{"sizes": SIZES, **options}))
+    return {split: list(corpus.documents(split)) for split in corpus.splits}
+
+
+@pytest.mark.parametrize(("kind", "options"), COMPOSITIONS, ids=lambda x: str(x))
+def test_no_document_and_no_first_sentence_is_in_two_splits(kind: str, options: dict) -> None:
+    """The second sentence follows from the first, so sharing the first would be sharing the answer."""
+    splits = splits_of(kind, **options)
+    assert {split: len(members) for split, members in splits.items()} == {
+        **SIZES,
+        "train": SIZES["train"] + options.get("disambiguating", 0),
+    }
+    for what in (lambda d: d.text, lambda d: d.text.split(" . ")[0]):
+        sets = {split: {what(d) for d in members} for split, members in splits.items()}
+        assert all(len(sets[split]) == len(members) for split, members in splits.items()), "and none twice in one"
+        for one, other in itertools.combinations(sets, 2):
+            assert not sets[one] & sets[other], (one, other)
+
+
+@pytest.mark.parametrize("kind", [QUESTION, TENSE])
+def test_the_splits_that_are_scored_do_not_depend_on_the_one_that_is_trained_on(kind: str) -> None:
+    few, many = (splits_of(kind, sizes={**SIZES, "train": n}) for n in (500, 3000))
+    assert [d.text for d in few["ood"]] == [d.text for d in many["ood"]]
+    assert [d.text for d in few["train"]] == [d.text for d in many["train"][:500]]
+
+
+# --- the report of prepare --------------------------------------------------------------------------
+
+
+def overlap(folder: Path, splits: dict[str, Sequence[str]]) -> dict[str, int]:
+    config = corpus_config(write_corpus(folder / "corpus", splits))
+    return prepare(config, tokenizer_config(), folder / "stores").manifest["overlap"]
+
+
+def test_prepare_counts_shared_documents(tmp_path: Path) -> None:
+    shared = overlap(tmp_path, {"train": ["a b c", "d", "d"], "val": ["d", "a b"], "ood": ["c b a"]})
+    assert shared == {"ood & train": 0, "ood & val": 0, "train & val": 1}
+
+
+@pytest.mark.parametrize("kind", [QUESTION, TENSE])
+def test_prepare_finds_nothing_shared_in_the_corpora_that_ship(tmp_path: Path, kind: str) -> None:
+    cls = registry.find("corpus", kind)
+    store = prepare(cls.Config(sizes=SIZES), tokenizer_config(), tmp_path)
+    assert len(store.manifest["overlap"]) == 6 and set(store.manifest["overlap"].values()) == {0}
+
+
+def test_a_document_that_is_two_documents_elsewhere_is_not_shared(tmp_path: Path) -> None:
+    """Hashes are of whole documents; no separator can be imitated."""
+    assert overlap(tmp_path, {"train": ["a b", "c"], "val": ["a b c", "a"]}) == {"train & val": 0}
+
+
+# --- windows stay inside their split ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packing", [{"type": "documents"}, {"type": "windows", "seq_len": 7}])
+def test_training_reads_the_training_split_only(tmp_path: Path, packing: dict) -> None:
+    """Every word tells its split; in three epochs no other split's word is read."""
+    splits = {s: [" ".join(f"{s}{i}-{j}" for j in range(i % 6 + 1)) for i in range(30)] for s in ("train", "val", "ood")}
+    write_corpus(tmp_path / "corpus", splits)
+    config = tiny_config(corpus={"type": TYPE, "folder": str(tmp_path / "corpus")}, packing=packing, evaluations=[])
+    run = Run.create(config, tmp_path)
+    parts = Parts(config, stores_dir(tmp_path), run.path, print)
+    loader, symbols = parts.loader(World(), keyed=False), parts.tokenizer.symbols
+    seen = set()
+    for step in range(3 * loader.examples_per_epoch // 8 + 1):
+        for batch in loader.batches(step):
+            seen |= set(batch.inputs["tokens"].reshape(-1).tolist()) | set(batch.targets["labels"].tolist())
+    words = {symbols[i] for i in seen if 0 < i < len(symbols)}
+    assert words == {word for text in splits["train"] for word in text.split()}
