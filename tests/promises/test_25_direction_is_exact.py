@@ -16,6 +16,7 @@ from torch import nn
 
 from lexarium.evaluations.scorer import Scorer
 from lexarium.foundation import registry
+from lexarium.foundation.rng import generator
 from lexarium.foundation.types import Document, Example, Output
 from lexarium.models.build import build_model
 from toy import example, toy_tokenizer
@@ -35,10 +36,10 @@ def causal(**options: Any) -> Any:
     return cls(cls.Config(**options), TOKENIZER)
 
 
-def make_example(lengths: list[int], data: st.DataObject) -> Example:
+def make_example(lengths: list[int], seed: int) -> Example:
     """An example of several documents with two channels."""
-    n = sum(lengths)
-    numbers = lambda: data.draw(st.lists(st.integers(0, 99), min_size=n, max_size=n))
+    random, n = generator(seed, "example"), sum(lengths)
+    numbers = lambda: random.integers(0, 100, n).tolist()
     segment = [i for i, length in enumerate(lengths) for _ in range(length)]
     return example(numbers(), segment=segment, one=numbers(), two=numbers())
 
@@ -47,15 +48,15 @@ def make_example(lengths: list[int], data: st.DataObject) -> Example:
 
 
 @pytest.mark.parametrize("name", registry.names("direction"))
-@given(lengths=segments, data=st.data())
-def test_undoing_gives_back_the_ids(name: str, lengths: list[int], data: st.DataObject) -> None:
-    e = make_example(lengths, data)
+@given(lengths=segments, seed=st.integers(0, 9))
+def test_undoing_gives_back_the_ids(name: str, lengths: list[int], seed: int) -> None:
+    e = make_example(lengths, seed)
     assert np.array_equal(direction(name).undo(direction(name).apply(e).ids), e.ids)
 
 
-@given(segments, st.data())
-def test_backward_turns_every_aligned_array_alike(lengths: list[int], data: st.DataObject) -> None:
-    e = make_example(lengths, data)
+@given(segments, st.integers(0, 9))
+def test_backward_turns_every_aligned_array_alike(lengths: list[int], seed: int) -> None:
+    e = make_example(lengths, seed)
     turned = direction("backward").apply(e)
     rows = lambda x: list(zip(x.ids.tolist(), x.segment.tolist(), x.channels["one"].tolist(), x.channels["two"].tolist(), strict=True))
     assert rows(turned) == rows(e)[::-1]
@@ -67,9 +68,9 @@ def test_backward_turns_every_aligned_array_alike(lengths: list[int], data: st.D
     assert e.ids.tolist() == [row[0] for row in rows(e)], "the example itself is left alone"
 
 
-@given(segments, st.data())
-def test_forward_changes_nothing(lengths: list[int], data: st.DataObject) -> None:
-    e = make_example(lengths, data)
+@given(segments, st.integers(0, 9))
+def test_forward_changes_nothing(lengths: list[int], seed: int) -> None:
+    e = make_example(lengths, seed)
     assert direction("forward").apply(e) is e
 
 

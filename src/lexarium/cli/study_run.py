@@ -76,7 +76,7 @@ def run_study(name: str, runs_dir: Path, options: Options) -> int:
         work = _create(points, runs_dir)
         flag = StopFlag(options.requeue_after)
     with flag:
-        status = _work(work, study, runs_dir, options, flag, talk)
+        status = _work(work, runs_dir, options, flag, talk)
     if status == flag.exit_status != DONE:
         talk.say(f"stopped: {flag.reason}; everything is saved, the same command goes on")
         return status
@@ -121,21 +121,21 @@ def _create(points: Sequence[Point], runs_dir: Path) -> Work:
 # --- training ---------------------------------------------------------------------------------------
 
 
-def _work(work: Work, study: Study, runs_dir: Path, options: Options, flag: StopFlag, talk: Talk) -> int:
+def _work(work: Work, runs_dir: Path, options: Options, flag: StopFlag, talk: Talk) -> int:
     """Train and evaluate what is missing; returns the exit status so far."""
-    todo = _todo(work, runs_dir, options.retry)
+    todo = _todo(work, options.retry)
     if todo:
         _prepare(work, todo, runs_dir, talk, flag)
         if not flag.raised:
-            _train(work, todo, runs_dir, options, flag)
+            _train(work, todo, options, flag)
     if not flag.raised:
-        _evaluate(work, runs_dir, flag)
+        _evaluate(work, flag)
     if flag.raised:
         return flag.exit_status
-    return _verdict(talk, work, study, runs_dir)
+    return _verdict(talk, work, runs_dir)
 
 
-def _todo(work: Work, runs_dir: Path, retry: bool) -> list[str]:
+def _todo(work: Work, retry: bool) -> list[str]:
     """Runs to train now: not finished, not failed before (unless `retry`), not in other hands."""
     from lexarium.foundation.lock import held, read_owner
 
@@ -175,7 +175,7 @@ def _prepare(work: Work, todo: Sequence[str], runs_dir: Path, talk: Talk, flag: 
             build_store(group[0].config, runs_dir, 0, talk)
 
 
-def _train(work: Work, todo: Sequence[str], runs_dir: Path, options: Options, flag: StopFlag) -> None:
+def _train(work: Work, todo: Sequence[str], options: Options, flag: StopFlag) -> None:
     from lexarium.launch.local import Job, LocalLauncher, workers_here
 
     jobs: list[Job] = []
@@ -226,7 +226,7 @@ def missing_evaluations(run: Run) -> list[tuple[Any, int]]:
     ]
 
 
-def _evaluate(work: Work, runs_dir: Path, flag: StopFlag) -> None:
+def _evaluate(work: Work, flag: StopFlag) -> None:
     """Evaluate checkpoints of finished runs that lack a result: evaluations that were added later."""
     found = [
         (run, evaluation, step)
@@ -248,7 +248,7 @@ def _evaluate(work: Work, runs_dir: Path, flag: StopFlag) -> None:
 # --- the end ----------------------------------------------------------------------------------------
 
 
-def _verdict(talk: Talk, work: Work, study: Study, runs_dir: Path) -> int:
+def _verdict(talk: Talk, work: Work, runs_dir: Path) -> int:
     """Say which runs are not done and why."""
     lines: dict[str, list[str]] = {"held": [], "failed": [], "blocked": [], "other": []}
     for name in work.runs:

@@ -286,17 +286,15 @@ def _listen(
     built: dict[str, Any] = {}
 
     def due(step: int, last: bool) -> list[str]:
-        found = []
-        for e in config.evaluations:
-            file = run.files.evaluation_file(evaluation_name(e), step)
-            done = file.exists() and not (last and e.items and not file.with_suffix(".parquet").exists())
-            if (last or e.due(step, config.train.max_steps)) and not done:
-                found.append(evaluation_name(e))
-        return found
+        return [evaluation_name(e) for e in config.evaluations if last or e.due(step, config.train.max_steps)]
 
     def evaluate_now(name: str, step: int, last: bool) -> None:
         nonlocal data
         evaluation = run.evaluation(name)
+        file = run.files.evaluation_file(name, step)
+        wants_items = evaluation.items and last
+        if file.exists() and not (wants_items and not file.with_suffix(".parquet").exists()):
+            return
         if name not in built:
             data = data or parts.evaluation_data()
             built[name] = make("evaluation", evaluation, data)
@@ -311,7 +309,7 @@ def _listen(
         )
         result = built[name].run(scorer, run.key(name, step))
         lock.check()
-        run.files.write_evaluation(name, step, result, items=evaluation.items and last)
+        run.files.write_evaluation(name, step, result, items=wants_items)
 
     history = lambda step: series(run.files, config.stop_when.metric, step) if config.stop_when else []
     recorder = Recorder(run.files, lock, world, attempt, loader.epoch, progress)

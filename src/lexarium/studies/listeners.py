@@ -106,11 +106,12 @@ class Evaluator:
         world: World,
         recorder: Recorder,
     ) -> None:
-        """`due(step, last)` names evaluations without a result; `run(name, step, last)` writes one."""
+        """`due(step, last)` depends on its arguments alone, so that every rank waits for the same evaluations;
+        `run(name, step, last)` writes a result unless it is there."""
         self._due, self._run, self.world, self._recorder = due, run, world, recorder
 
     def boundary(self, trainer: Trainer) -> bool:
-        """Evaluate what is due at this step and has no result yet; never asks to stop."""
+        """Evaluate what is due at this step; never asks to stop."""
         self.evaluate(trainer, trainer.step == trainer.config.max_steps)
         return False
 
