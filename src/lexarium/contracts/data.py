@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lexarium.contracts.tools import Test, TinyCorpus, need
+from lexarium.foundation import rng
 from lexarium.foundation.types import Example
 from lexarium.tokens.tokenizers import FILE
 
@@ -148,7 +149,7 @@ def directions(cls: Any, config: Any) -> Iterator[Test]:
 def packings(cls: Any, config: Any) -> Iterator[Test]:
     """Contract of a packing."""
     packing = cls(config)
-    lengths = np.random.default_rng(1).integers(1, min(13, packing.longest + 1), size=60)
+    lengths = rng.generator(1, "lengths").integers(1, min(13, packing.longest + 1), size=60)
 
     def pieces(seed: int, epoch: int) -> list[list[tuple[int, int, int]]]:
         plan = packing.plan(lengths, seed, epoch)
