@@ -46,7 +46,9 @@ TARGET = 1.25
 
 def corpus_loader(folder: Path, keyed: bool) -> tuple[Loader, Any]:
     """Batches of the question-formation corpus."""
-    corpus = registry.find("corpus", "question_formation").Config(sizes={"train": 8000, "val": 0, "test": 0, "ood": 0})
+    corpus = registry.find("corpus", "question_formation").Config(
+        sizes={"train": 8000, "val": 0, "test": 0, "ood": 0}
+    )
     tokenizer_config = registry.find("tokenizer", "word").Config()
     store = prepare(corpus, tokenizer_config, folder)
     objective = Causal(Causal.Config(), open_tokenizer(tokenizer_config, store.folder))
@@ -72,7 +74,13 @@ def their_model(vocab_size: int, dropout: float) -> Any:
 def our_trainer(theirs: Any, loader: Loader, objective: Any, dropout: float) -> Trainer:
     """Our trainer on a copy of the peer's weights."""
     config = Transformer.Config(
-        preset="gpt2", n_layers=6, n_heads=8, d_model=512, activation="relu", dropout=dropout, max_positions=64
+        preset="gpt2",
+        n_layers=6,
+        n_heads=8,
+        d_model=512,
+        activation="relu",
+        dropout=dropout,
+        max_positions=64,
     )
     model = build_model(config, objective.vocab_size, seed=0)
     load_tensors(from_gpt2(theirs.state_dict()), model, "peer")
@@ -100,7 +108,11 @@ class PaddedBatches(torch.utils.data.Dataset):
             labels = torch.full((tokens.numel(),), -100)
             labels[real] = batch.targets["labels"]
             self.items.append(
-                {"input_ids": tokens, "attention_mask": mask.view_as(tokens), "shift_labels": labels.view_as(tokens)}
+                {
+                    "input_ids": tokens,
+                    "attention_mask": mask.view_as(tokens),
+                    "shift_labels": labels.view_as(tokens),
+                }
             )
 
     def __len__(self) -> int:
@@ -118,13 +130,17 @@ def run(steps: int, dropout: float, folder: Path) -> dict[str, list[float]]:
     loader, objective = corpus_loader(folder / "stores", keyed=dropout > 0)
     theirs = their_model(objective.vocab_size, dropout)
     ours = our_trainer(theirs, loader, objective, dropout)
-    found: dict[str, list[float]] = {k: [] for k in ("their_cpu", "our_cpu", "their_wall", "our_wall", "ours", "theirs")}
+    found: dict[str, list[float]] = {
+        k: [] for k in ("their_cpu", "our_cpu", "their_wall", "our_wall", "ours", "theirs")
+    }
 
     class Loss(TheirTrainer):
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
             labels = inputs.pop("shift_labels")
             logits = model(**inputs).logits
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
+            loss = torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1), labels.flatten(), ignore_index=-100
+            )
             found["theirs"].append(loss.item())
             return loss
 
@@ -149,7 +165,11 @@ def run(steps: int, dropout: float, folder: Path) -> dict[str, list[float]]:
     )  # fmt: skip
     ordered = PaddedBatches(loader, steps)
     trainer = Loss(
-        model=theirs, args=arguments, train_dataset=ordered, data_collator=lambda rows: rows[0], callbacks=[Alternate()]
+        model=theirs,
+        args=arguments,
+        train_dataset=ordered,
+        data_collator=lambda rows: rows[0],
+        callbacks=[Alternate()],
     )
     trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(ordered)
     trainer.train()
@@ -172,7 +192,10 @@ def main() -> None:
             found = run(arguments.steps + 3, 0.1, folder)
             median = {k: statistics.median(v[3:]) for k, v in found.items()}
             rounds.append({k: median[k] for k in ("our_cpu", "their_cpu", "our_wall", "their_wall")})
-            print(f"round {number + 1}: ours {median['our_cpu']:.4f}, theirs {median['their_cpu']:.4f} CPU s/step", file=sys.stderr)
+            print(
+                f"round {number + 1}: ours {median['our_cpu']:.4f}, theirs {median['their_cpu']:.4f} CPU s/step",
+                file=sys.stderr,
+            )
     ours, theirs = (statistics.median(r[k] for r in rounds) for k in ("our_cpu", "their_cpu"))
     about = collect()
     result = {

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("search", parent=settings.get_profile("steady"), derandomize=False, max_examples=1000)
+settings.register_profile(
+    "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "search", parent=settings.get_profile("steady"), derandomize=False, max_examples=1000
+)
 settings.load_profile("steady")

@@ -1,9 +1,9 @@
 """A corpus for tests: documents written as JSON lines, one file per split, used as a component from outside.
 
-    write_corpus(folder, {"train": ["a b", Document("c", {"kind": "x"})]})     the files
-    corpus_config(folder)                                                      the component
-    toy_store(folder, {...}, tokenizer="word")                                 a prepared store
-    toy_tokenizer(["a b c"])                                                   a trained tokenizer
+write_corpus(folder, {"train": ["a b", Document("c", {"kind": "x"})]})     the files
+corpus_config(folder)                                                      the component
+toy_store(folder, {...}, tokenizer="word")                                 a prepared store
+toy_tokenizer(["a b c"])                                                   a trained tokenizer
 """
 
 from __future__ import annotations
@@ -112,10 +112,14 @@ def toy_tokenizer(texts: Sequence[str], name: str = "word") -> Any:
     return tokenizer
 
 
-def example(ids: Sequence[int], index: int = 0, segment: Sequence[int] | None = None, **channels: Sequence[int]) -> Example:
+def example(
+    ids: Sequence[int], index: int = 0, segment: Sequence[int] | None = None, **channels: Sequence[int]
+) -> Example:
     """An example of one document (or of those that `segment` tells apart)."""
     array = lambda values: np.array(values, dtype=np.int64)
     segments = array(segment if segment is not None else [0] * len(ids))
     starts = {s: i for i, s in reversed(list(enumerate(segments.tolist())))}
     position = array([i - starts[s] for i, s in enumerate(segments.tolist())])
-    return Example(array(ids), position, segments, {n: array(v) for n, v in channels.items()}, (index,), index)
+    return Example(
+        array(ids), position, segments, {n: array(v) for n, v in channels.items()}, (index,), index
+    )

@@ -25,7 +25,11 @@ def corpus(n: int, seed: int) -> list[Document]:
         words = [f"w{random.integers(0, 20)}" for _ in range(random.integers(1, 8))]
         text, middle = " ".join(words), int(random.integers(0, 20))
         half = [int(place >= middle) for place in range(len(text))]
-        found.append(Document(text, {"kind": ["decl", "quest"][i % 2], "even": i % 4 == 0, "n": len(words)}, {"half": half}))
+        found.append(
+            Document(
+                text, {"kind": ["decl", "quest"][i % 2], "even": i % 4 == 0, "n": len(words)}, {"half": half}
+            )
+        )
     return found
 
 
@@ -40,11 +44,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
 class TableScorer:
     """A score for every word, whatever its context; `first` of a document may be unpredicted."""
 
-    def __init__(self, store: TokenStore, direction: str = "forward", first: bool = True, eos: bool = True) -> None:
+    def __init__(
+        self, store: TokenStore, direction: str = "forward", first: bool = True, eos: bool = True
+    ) -> None:
         self.tokenizer = open_tokenizer(tokenizer_config(), store.folder)
         cls = registry.find("objective", "causal")
         self.objective = cls(cls.Config(), self.tokenizer)
-        self._direction = registry.find("direction", direction)(registry.find("direction", direction).Config())
+        self._direction = registry.find("direction", direction)(
+            registry.find("direction", direction).Config()
+        )
         self.first, self.eos = first, eos
 
     def token_scores(self, examples: list[Example]) -> list[np.ndarray]:
@@ -80,7 +88,13 @@ def tokens(documents: list[Document], first: bool = True, eos: bool = True) -> l
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize(("first", "eos"), [(True, True), (False, True), (True, False)])
 def test_metrics_are_sums_over_tokens(store: TokenStore, direction: str, first: bool, eos: bool) -> None:
-    result = run(store, TableScorer(store, direction, first, eos), splits=("val", "ood"), by_channel=("half",), by_field=("kind", "even"))
+    result = run(
+        store,
+        TableScorer(store, direction, first, eos),
+        splits=("val", "ood"),
+        by_channel=("half",),
+        by_field=("kind", "even"),
+    )
     for split in ("val", "ood"):
         by_document = tokens(DOCUMENTS[split], first, eos)
         flat = [t for members in by_document for t in members]
@@ -96,7 +110,12 @@ def test_metrics_are_sums_over_tokens(store: TokenStore, direction: str, first: 
             expected[f"{split}.half.{half}"] = sum(here) / len(here)
         for field in ("kind", "even"):
             for level in {d.fields[field] for d in DOCUMENTS[split]}:
-                here = [t for d, members in zip(DOCUMENTS[split], by_document, strict=True) if d.fields[field] == level for t in members]
+                here = [
+                    t
+                    for d, members in zip(DOCUMENTS[split], by_document, strict=True)
+                    if d.fields[field] == level
+                    for t in members
+                ]
                 expected[f"{split}.{field}.{level}"] = sum(loss for loss, _ in here) / len(here)
         found = {name: value for name, value in result.metrics.items() if name.split(".")[0] == split}
         assert found.keys() == expected.keys()
@@ -114,11 +133,15 @@ def test_items_are_documents(store: TokenStore) -> None:
 
 
 def test_a_limit_takes_the_first_documents(store: TokenStore) -> None:
-    result = run(store, TableScorer(store), splits=("val",), limit=4, by_field=("kind",), by_channel=("half",))
+    result = run(
+        store, TableScorer(store), splits=("val",), limit=4, by_field=("kind",), by_channel=("half",)
+    )
     flat = [loss for members in tokens(DOCUMENTS["val"][:4]) for loss, _ in members]
     assert result.metrics["val"] == pytest.approx(sum(flat) / len(flat))
     assert len(result.items["text"]) == 4
-    assert run(store, TableScorer(store), splits=("ood",), limit=99).metrics["ood.tokens"] == sum(map(len, tokens(DOCUMENTS["ood"])))
+    assert run(store, TableScorer(store), splits=("ood",), limit=99).metrics["ood.tokens"] == sum(
+        map(len, tokens(DOCUMENTS["ood"]))
+    )
 
 
 def test_a_view_of_the_evaluated_split_is_respected(store: TokenStore) -> None:
@@ -126,7 +149,9 @@ def test_a_view_of_the_evaluated_split_is_respected(store: TokenStore) -> None:
     result = run(store, TableScorer(store), view, splits=("val", "ood"))
     quest = [d for d in DOCUMENTS["val"] if d.fields["kind"] == "quest"]
     assert result.metrics["val.tokens"] == sum(map(len, tokens(quest)))
-    assert result.metrics["ood.tokens"] == sum(map(len, tokens(DOCUMENTS["ood"]))), "other splits are seen whole"
+    assert result.metrics["ood.tokens"] == sum(map(len, tokens(DOCUMENTS["ood"]))), (
+        "other splits are seen whole"
+    )
     assert result.items["text"][: len(quest)] == [d.text for d in quest]
 
 
@@ -152,11 +177,16 @@ def test_the_same_evaluation_twice_is_the_same(store: TokenStore) -> None:
     ("options", "message"),
     [
         ({"splits": ("test",)}, "no split 'test'; it has ood, train, val"),
-        ({"by_channel": ("halves",)}, r"split 'val' has no channel or field 'halves' \(it has: half, kind, even, n\)"),
+        (
+            {"by_channel": ("halves",)},
+            r"split 'val' has no channel or field 'halves' \(it has: half, kind, even, n\)",
+        ),
         ({"by_field": ("knid",)}, "no channel or field 'knid'"),
     ],
 )
-def test_what_is_not_there_is_refused_when_it_is_built(store: TokenStore, options: dict, message: str) -> None:
+def test_what_is_not_there_is_refused_when_it_is_built(
+    store: TokenStore, options: dict, message: str
+) -> None:
     tokenizer = TableScorer(store).tokenizer
     with pytest.raises(UserError, match=message):
         Loss(Loss.Config(**options), EvaluationData(store, tokenizer))
@@ -165,7 +195,9 @@ def test_what_is_not_there_is_refused_when_it_is_built(store: TokenStore, option
 def test_data_of_a_run(store: TokenStore, tmp_path: Path) -> None:
     data = EvaluationData(store, TableScorer(store).tokenizer)
     assert data.splits == ["ood", "train", "val"]
-    assert [(d.text, d.fields) for d in data.documents("ood")] == [(d.text, d.fields) for d in DOCUMENTS["ood"]]
+    assert [(d.text, d.fields) for d in data.documents("ood")] == [
+        (d.text, d.fields) for d in DOCUMENTS["ood"]
+    ]
     assert data.documents("ood") is data.documents("ood"), "decoded once"
 
 

@@ -25,9 +25,15 @@ PAIRS = [("w1 w2 w3", "w4 w5"), ("w6", "w7"), ("w8 w9 w1", ""), ("w2 w2", "w3 w4
 
 
 def scorer(
-    model: str = "transformer", objective: str = "causal", direction: str = "forward", tokens: int = 4096, **options: Any
+    model: str = "transformer",
+    objective: str = "causal",
+    direction: str = "forward",
+    tokens: int = 4096,
+    **options: Any,
 ) -> Scorer:
-    make = lambda kind, name, *given, **more: registry.find(kind, name)(registry.find(kind, name).Config(**more), *given)
+    make = lambda kind, name, *given, **more: registry.find(kind, name)(
+        registry.find(kind, name).Config(**more), *given
+    )
     framing = make("objective", objective, TOKENIZER, **options)
     config = registry.find("model", model).Config(**(SMALL if model != "recurrent" else {"d_model": 8}))
     # untrained weights are nearly uniform: spread the logits, so that an error cannot hide
@@ -45,13 +51,18 @@ def after(s: Scorer, row: list[int], source: list[int] | None = None) -> Tensor:
     """Log-probabilities of every token after one unpadded row, asked of the model itself."""
     given: dict[str, Tensor] = {"tokens": torch.tensor([row])}
     if source is not None:
-        given |= {"source": torch.tensor([source]), "source_mask": torch.ones(1, len(source), dtype=torch.bool)}
+        given |= {
+            "source": torch.tensor([source]),
+            "source_mask": torch.ones(1, len(source), dtype=torch.bool),
+        }
     with torch.no_grad():
         output = s.model(**given)
         return output.unembed(output.hidden[-1:])[0].log_softmax(-1)
 
 
-def naive_scores(s: Scorer, reading: list[int], bos: bool = True, eos: bool = True, source: list[int] | None = None) -> list[float]:
+def naive_scores(
+    s: Scorer, reading: list[int], bos: bool = True, eos: bool = True, source: list[int] | None = None
+) -> list[float]:
     """log p of every token given those before it, and of eos, one forward pass per token."""
     row, found = [s.roles["bos"]] if bos else [], []
     for token in [*reading, *([s.roles["eos"]] if eos else [])]:
@@ -138,7 +149,9 @@ def test_next_scores_of_a_begun_target(direction: str) -> None:
         expected = after(s, [s.roles["bos"], *turn(ids(begun))], turn(ids(source)))
         assert scores.tolist() == pytest.approx(expected.tolist(), abs=2e-6)
     alone = s.next_scores([source for source, _ in PAIRS])
-    assert alone.tolist() == s.next_scores([(source, "") for source, _ in PAIRS]).tolist(), "a text is a source"
+    assert alone.tolist() == s.next_scores([(source, "") for source, _ in PAIRS]).tolist(), (
+        "a text is a source"
+    )
 
 
 def test_a_language_model_reads_given_and_begun_one_after_the_other() -> None:
@@ -191,7 +204,9 @@ def test_batches_cover_everything_once_within_the_budget() -> None:
     lengths = [3, 9, 1, 40, 2, 2, 8, 5]
     batches = list(s._batches(lengths))
     assert sorted(i for batch in batches for i in batch) == list(range(8))
-    assert all(len(batch) == 1 or len(batch) * (max(lengths[i] for i in batch) + 1) <= 20 for batch in batches)
+    assert all(
+        len(batch) == 1 or len(batch) * (max(lengths[i] for i in batch) + 1) <= 20 for batch in batches
+    )
 
 
 def test_nothing_asked_nothing_answered() -> None:
@@ -283,7 +298,10 @@ def test_states_of_a_decoder() -> None:
         mask = torch.ones(1, len(source.split()), dtype=torch.bool)
         with torch.no_grad():
             output = s.model(
-                tokens=torch.tensor([[s.roles["bos"], *ids(begun)]]), source=torch.tensor([ids(source)]), source_mask=mask, layers=[]
+                tokens=torch.tensor([[s.roles["bos"], *ids(begun)]]),
+                source=torch.tensor([ids(source)]),
+                source_mask=mask,
+                layers=[],
             )
         expected = torch.stack(output.layers).float().numpy()[:, 1:]
         assert states.shape == (3, len(begun.split()), 8)
@@ -309,7 +327,9 @@ def test_rows_longer_than_the_model_are_refused() -> None:
         lambda: s.generate([long[:-3]], 5),
         lambda: scorer("encoder_decoder", "seq2seq").next_scores([(long + " w1", "w1")]),
     ):
-        with pytest.raises(UserError, match=r"a row of 25 tokens \(frame included\) is longer than model.max_positions 24"):
+        with pytest.raises(
+            UserError, match=r"a row of 25 tokens \(frame included\) is longer than model.max_positions 24"
+        ):
             ask()
     assert scorer("recurrent").next_scores([long]).shape == (1, 15), "a recurrent model has no limit"
 

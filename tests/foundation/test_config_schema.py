@@ -62,7 +62,10 @@ def read(text: str) -> Outer:
         ("inner:\n  dept: 3", r"o\.yaml:2: inner\.dept: unknown key; did you mean 'depth'\?"),
         ("maybe:\n  dept: 3", r"o\.yaml:2: maybe\.dept: unknown key; did you mean 'depth'\?"),
         ("many:\n- depth: 1\n- dpeth: 3", r"o\.yaml:3: many\.1\.dpeth: unknown key; did you mean 'depth'\?"),
-        ("models:\n- {type: transformer, n_heds: 3}", r"o\.yaml:2: models\.0\.n_heds: unknown key; did you mean 'n_heads'\?"),
+        (
+            "models:\n- {type: transformer, n_heds: 3}",
+            r"o\.yaml:2: models\.0\.n_heds: unknown key; did you mean 'n_heads'\?",
+        ),
         ("size: many", r"o\.yaml:1: size: input should be a valid integer.*found 'many'"),
         ("size: 2.5", r"size: input should be a valid integer.*found 2\.5"),
         ("size: 0", r"size: input should be greater than 0, found 0"),
@@ -72,9 +75,15 @@ def read(text: str) -> Outer:
         ("inner: 3", r"inner: .*found 3"),
         ("direction: backward", r"direction: a direction needs `type: NAME` \(known: backward, forward"),
         ("direction: {typ: backward}", r"direction: a direction needs `type: NAME`"),
-        ("direction: {type: bakward}", r"direction\.type: unknown direction 'bakward'; did you mean 'backward'\?"),
+        (
+            "direction: {type: bakward}",
+            r"direction\.type: unknown direction 'bakward'; did you mean 'backward'\?",
+        ),
         ("direction: {type: backward, speed: 3}", r"direction\.speed: unknown key; known keys: type"),
-        ("models: [{type: transformer, d_model: 10, n_heads: 3}]", r"models\.0: d_model 10 is not a multiple of n_heads 3"),
+        (
+            "models: [{type: transformer, d_model: 10, n_heads: 3}]",
+            r"models\.0: d_model 10 is not a multiple of n_heads 3",
+        ),
         ("models: {type: transformer}", r"models: expected a list of models"),
         ("1: 3", r"o\.yaml:1: 1: .*"),
     ],
@@ -89,7 +98,13 @@ def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         read("size: -1\nrat: 3\ndirection: {type: sideways}\nmodels:\n- {type: recurrent, cell: x}\n- 7\n")
     lines = str(caught.value).splitlines()
-    assert [line.split(": ")[1] for line in lines] == ["direction.type", "models.0.cell", "models.1", "size", "rat"]
+    assert [line.split(": ")[1] for line in lines] == [
+        "direction.type",
+        "models.0.cell",
+        "models.1",
+        "size",
+        "rat",
+    ]
 
 
 def test_a_required_key() -> None:
@@ -157,7 +172,9 @@ def test_overlay_of_lists_and_origins() -> None:
     assert whole.origin(("a", "y")) == "axis", "lines of what was replaced are forgotten"
 
 
-@pytest.mark.parametrize("place", [("a", 2, "x"), ("a", "x"), ("a", 2), ("b", "c"), ("b", 0), ("b", "c", "d")])
+@pytest.mark.parametrize(
+    "place", [("a", 2, "x"), ("a", "x"), ("a", 2), ("b", "c"), ("b", 0), ("b", "c", "d")]
+)
 def test_a_path_that_leads_nowhere(place: tuple) -> None:
     source = parse_yaml("a:\n- x: 1\n- x: 2\nb: text\n", "s.yaml")
     with pytest.raises(ConfigError, match="command line: " + dotted(place)):
@@ -179,7 +196,9 @@ def name_of(config: Config) -> str:
 
 
 def test_what_is_resolved_is_read_back_equal() -> None:
-    config = read("size: 9\ndirection: {type: backward}\nmodels: [{type: transformer, preset: gpt2, n_layers: 2}]\nfree: {a: [1]}")
+    config = read(
+        "size: 9\ndirection: {type: backward}\nmodels: [{type: transformer, preset: gpt2, n_layers: 2}]\nfree: {a: [1]}"
+    )
     written = resolved(config)
     assert written["rate"] == 0.5 and written["models"][0]["d_model"] == 768
     assert validate(Outer, Source(json.loads(json.dumps(written)))) == config
@@ -187,7 +206,9 @@ def test_what_is_resolved_is_read_back_equal() -> None:
 
 def test_defaults_and_what_lies_outside_are_left_out() -> None:
     assert identity(Outer()) == {}
-    assert identity(read("size: 3\nrate: 0.5\nwhere: there\ninner: {depth: 5, note: changed}\nnames: []")) == {}
+    assert (
+        identity(read("size: 3\nrate: 0.5\nwhere: there\ninner: {depth: 5, note: changed}\nnames: []")) == {}
+    )
     assert identity(read("size: 4\ninner: {depth: 6}")) == {"size": 4, "inner": {"depth": 6}}
 
 
@@ -231,7 +252,10 @@ def test_what_differs_has_another_name(one: str, other: str) -> None:
         ("inner: {depth: 2, note: a}", "inner: {note: b, depth: 2}"),
         ("maybe: {note: a}", "maybe: {note: b}"),
         ("models: [{type: recurrent}]", "models: [{type: recurrent, cell: lstm, dropout: 0}]"),
-        ("models: [{type: transformer, preset: gpt2}]", "models: [{type: transformer, preset: gpt2, d_model: 768}]"),
+        (
+            "models: [{type: transformer, preset: gpt2}]",
+            "models: [{type: transformer, preset: gpt2, d_model: 768}]",
+        ),
     ],
 )
 def test_what_is_said_otherwise_has_the_same_name(one: str, other: str) -> None:
@@ -239,5 +263,7 @@ def test_what_is_said_otherwise_has_the_same_name(one: str, other: str) -> None:
 
 
 def test_an_identity_is_plain_data() -> None:
-    found = identity(read("names: [a]\nmany: [{depth: 3}]\nmodels: [{type: transformer}]\nfree: {a: {b: [1, 2.5, null]}}"))
+    found = identity(
+        read("names: [a]\nmany: [{depth: 3}]\nmodels: [{type: transformer}]\nfree: {a: {b: [1, 2.5, null]}}")
+    )
     assert json.loads(json.dumps(found)) == found

@@ -13,7 +13,15 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lexarium.foundation.config import ConfigError, dotted, parse_overrides, parse_path, parse_yaml, read_yaml, write_yaml
+from lexarium.foundation.config import (
+    ConfigError,
+    dotted,
+    parse_overrides,
+    parse_path,
+    parse_yaml,
+    read_yaml,
+    write_yaml,
+)
 
 
 def scalar(text: str) -> object:
@@ -116,9 +124,19 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> Non
 
 def test_every_value_knows_its_line() -> None:
     source = parse_yaml("a: 1\nb:\n  c:\n    - x\n    - {d: 2}\n  e: 3\n", "s.yaml")
-    places = {("a",): 1, ("b",): 2, ("b", "c"): 3, ("b", "c", 0): 4, ("b", "c", 1): 5, ("b", "c", 1, "d"): 5, ("b", "e"): 6}
+    places = {
+        ("a",): 1,
+        ("b",): 2,
+        ("b", "c"): 3,
+        ("b", "c", 0): 4,
+        ("b", "c", 1): 5,
+        ("b", "c", 1, "d"): 5,
+        ("b", "e"): 6,
+    }
     assert {place: source.origin(place) for place in places} == {p: f"s.yaml:{n}" for p, n in places.items()}
-    assert source.origin(("b", "c", 7, "deeper")) == "s.yaml:3", "an unknown place has the line of what encloses it"
+    assert source.origin(("b", "c", 7, "deeper")) == "s.yaml:3", (
+        "an unknown place has the line of what encloses it"
+    )
 
 
 def test_a_part_keeps_its_lines() -> None:
@@ -137,9 +155,30 @@ def test_aliases_are_copies() -> None:
 
 # --- round trips ------------------------------------------------------------------------------------
 
-tricky = st.sampled_from([*SCALARS, "1e-4", "a: b", "- x", "#", "'", '"', " a ", "a\nb", "\t", "|", "<<", "a #b", "é", "\u2028", "\x85"])
+tricky = st.sampled_from(
+    [
+        *SCALARS,
+        "1e-4",
+        "a: b",
+        "- x",
+        "#",
+        "'",
+        '"',
+        " a ",
+        "a\nb",
+        "\t",
+        "|",
+        "<<",
+        "a #b",
+        "é",
+        "\u2028",
+        "\x85",
+    ]
+)
 texts = tricky | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
-keys_ = st.text(string.ascii_letters + "_.", min_size=1, max_size=8) | tricky.filter(bool) | st.integers(-99, 99)
+keys_ = (
+    st.text(string.ascii_letters + "_.", min_size=1, max_size=8) | tricky.filter(bool) | st.integers(-99, 99)
+)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys_, inner, max_size=4),
@@ -212,7 +251,10 @@ def test_overrides_that_are_none(arguments: list[str], message: str) -> None:
 steps = st.text(string.ascii_letters + "_-", min_size=1, max_size=6) | st.integers(0, 99)
 
 
-@given(st.lists(steps, min_size=1, max_size=4), values.filter(lambda v: not re.search("Infinity|ud[89ab]", json.dumps(v))))
+@given(
+    st.lists(steps, min_size=1, max_size=4),
+    values.filter(lambda v: not re.search("Infinity|ud[89ab]", json.dumps(v))),
+)
 def test_an_override_carries_any_value(place: list, value: object) -> None:
     """JSON is YAML, so whoever quotes as JSON does gets what was meant."""
     found = parse_overrides([f"{dotted(tuple(place))}={json.dumps(value)}"])

@@ -70,7 +70,9 @@ def test_a_file_is_written_with_its_folder(tmp_path: Path) -> None:
     assert tree(tmp_path) == {"a/b/c.txt": "é\n".encode()}
 
 
-def test_a_long_file_is_written_whole_whatever_the_system_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_file_is_written_whole_whatever_the_system_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`os.write` may take fewer bytes than it is given."""
     real = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, bytes(data[:7])))
@@ -90,12 +92,16 @@ def test_a_long_file_is_written_whole_whatever_the_system_takes(tmp_path: Path, 
         (errno.EACCES, "cannot be written"),
     ],
 )
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, fail_at: Callable, code: int, message: str) -> None:
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, fail_at: Callable, code: int, message: str
+) -> None:
     write_atomic(tmp_path / "x", "old")
     fail_at(1, code)
     with pytest.raises(DiskError, match=message) as caught:
         write_atomic(tmp_path / "x", "new")
-    assert str(tmp_path / "x") in str(caught.value) and "What was complete before is unchanged" in str(caught.value)
+    assert str(tmp_path / "x") in str(caught.value) and "What was complete before is unchanged" in str(
+        caught.value
+    )
     assert tree(tmp_path) == {"x": b"old"}
 
 
@@ -126,7 +132,11 @@ def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
 # --- JSON -------------------------------------------------------------------------------------------
 
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=5), x, max_size=3),
     max_leaves=10,
 )
@@ -146,7 +156,13 @@ def test_json_is_canonical() -> None:
 
 
 def test_json_of_numbers_that_json_lacks() -> None:
-    data = {"a": math.nan, "b": [math.inf, -math.inf], "c": np.float32(0.5), "d": np.int64(3), "e": Path("x/y")}
+    data = {
+        "a": math.nan,
+        "b": [math.inf, -math.inf],
+        "c": np.float32(0.5),
+        "d": np.int64(3),
+        "e": Path("x/y"),
+    }
     assert json.loads(dumps(data)) == {"a": "nan", "b": ["inf", "-inf"], "c": 0.5, "d": 3, "e": "x/y"}
 
 
@@ -218,7 +234,8 @@ def test_a_directory_appears_with_its_manifest(tmp_path: Path) -> None:
     manifest = verify(tmp_path / "d")
     assert manifest["note"] == "1"
     assert {n: (e["size"], e["sha256"]) for n, e in manifest["files"].items()} == {
-        n: ((tmp_path / "d" / n).stat().st_size, sha256_file(tmp_path / "d" / n)) for n in ("a.txt", "sub/b.bin", "c.txt")
+        n: ((tmp_path / "d" / n).stat().st_size, sha256_file(tmp_path / "d" / n))
+        for n in ("a.txt", "sub/b.bin", "c.txt")
     }
 
 

@@ -31,7 +31,9 @@ with Lock(Path(sys.argv[1])):
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[subprocess.Popen]:
     """Another process that owns `tmp_path / "d"`."""
-    process = subprocess.Popen([sys.executable, "-c", OWN, str(tmp_path / "d")], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWN, str(tmp_path / "d")], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout and process.stdout.readline() == "locked\n"
     yield process
     process.kill()
@@ -57,8 +59,13 @@ def test_the_owner_is_on_record_and_leaves_nothing(tmp_path: Path) -> None:
     assert not held(tmp_path / "d")
 
 
-def test_a_living_process_is_respected_and_a_killed_one_replaced(tmp_path: Path, other: subprocess.Popen) -> None:
-    with pytest.raises(Held, match=rf"in use by process {other.pid} on .*wait for it to finish or stop it"), Lock(tmp_path / "d"):
+def test_a_living_process_is_respected_and_a_killed_one_replaced(
+    tmp_path: Path, other: subprocess.Popen
+) -> None:
+    with (
+        pytest.raises(Held, match=rf"in use by process {other.pid} on .*wait for it to finish or stop it"),
+        Lock(tmp_path / "d"),
+    ):
         pass
     assert held(tmp_path / "d")
     other.kill()
@@ -69,7 +76,9 @@ def test_a_living_process_is_respected_and_a_killed_one_replaced(tmp_path: Path,
     assert list((tmp_path / "d").iterdir()) == []
 
 
-def test_waiting_ends_when_the_owner_does(tmp_path: Path, other: subprocess.Popen, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_ends_when_the_owner_does(
+    tmp_path: Path, other: subprocess.Popen, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lock.time, "sleep", lambda seconds: None)
     told: list[str] = []
 
@@ -102,7 +111,9 @@ def test_a_process_with_the_number_of_a_dead_owner_is_not_the_owner(tmp_path: Pa
 def test_a_moving_heartbeat_is_life(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     folder.mkdir()
-    (folder / OWNER).write_text(json.dumps({"nonce": "n", "host": "far", "boot": "b", "pid": 1, "started": "1"}))
+    (folder / OWNER).write_text(
+        json.dumps({"nonce": "n", "host": "far", "boot": "b", "pid": 1, "started": "1"})
+    )
     stop = threading.Event()
 
     def beat() -> None:
@@ -123,10 +134,14 @@ def test_a_moving_heartbeat_is_life(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("elsewhere")
 @pytest.mark.parametrize("beats", [None, "n 7\n"])
-def test_a_heartbeat_that_stands_still_is_death_whatever_the_clocks_say(tmp_path: Path, beats: str | None) -> None:
+def test_a_heartbeat_that_stands_still_is_death_whatever_the_clocks_say(
+    tmp_path: Path, beats: str | None
+) -> None:
     folder = tmp_path / "d"
     folder.mkdir()
-    (folder / OWNER).write_text(json.dumps({"nonce": "n", "host": "far", "boot": "b", "pid": os.getpid(), "started": "1"}))
+    (folder / OWNER).write_text(
+        json.dumps({"nonce": "n", "host": "far", "boot": "b", "pid": os.getpid(), "started": "1"})
+    )
     if beats:
         (folder / HEARTBEAT).write_text(beats)
         os.utime(folder / HEARTBEAT, (time.time() + 3600, time.time() + 3600))
@@ -141,7 +156,9 @@ def test_an_owner_beats_so_that_others_see_it(tmp_path: Path, monkeypatch: pytes
         assert held(tmp_path / "d")
 
 
-def test_an_owner_record_that_cannot_be_read_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_owner_record_that_cannot_be_read_is_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lock, "WATCH", 0.3)
     (tmp_path / OWNER).write_text('{"nonce": "')
     with Lock(tmp_path) as mine:
@@ -165,7 +182,13 @@ def test_a_removed_lock_is_noticed(tmp_path: Path) -> None:
 
 def test_two_contenders_for_a_dead_owners_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second has found the owner dead when the first has already taken over: it must not push the first out."""
-    dead = {"nonce": "dead", "host": lock.socket.gethostname(), "boot": lock._boot_id(), "pid": 1, "started": "0"}
+    dead = {
+        "nonce": "dead",
+        "host": lock.socket.gethostname(),
+        "boot": lock._boot_id(),
+        "pid": 1,
+        "started": "0",
+    }
     (tmp_path / OWNER).write_text(json.dumps(dead))
     first, late = Lock(tmp_path), Lock(tmp_path)
     real, looks = lock.read_owner, []
@@ -190,7 +213,13 @@ def test_two_contenders_for_a_dead_owners_lock(tmp_path: Path, monkeypatch: pyte
 
 def test_of_many_processes_one_gets_it(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
-    dead = {"nonce": "dead", "host": lock.socket.gethostname(), "boot": lock._boot_id(), "pid": 1, "started": "0"}
+    dead = {
+        "nonce": "dead",
+        "host": lock.socket.gethostname(),
+        "boot": lock._boot_id(),
+        "pid": 1,
+        "started": "0",
+    }
     (tmp_path / "d" / OWNER).write_text(json.dumps(dead))
     winners, barrier = [], threading.Barrier(8)
     done = threading.Event()
@@ -216,7 +245,9 @@ def test_of_many_processes_one_gets_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_a_place_that_cannot_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
     def fail(self: Path, *arguments: object, **options: object) -> None:
         raise OSError(code, os.strerror(code))
 

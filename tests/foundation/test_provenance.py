@@ -41,4 +41,6 @@ def test_fields_that_look_like_secrets_are_refused(data: dict, place: str) -> No
 
 
 def test_ordinary_fields_are_not() -> None:
-    provenance.refuse_secrets({"tokenizer": {"type": "word"}, "tokens": 3, "author": "x", "keys": [{"key": 1}]})
+    provenance.refuse_secrets(
+        {"tokenizer": {"type": "word"}, "tokens": 3, "author": "x", "keys": [{"key": 1}]}
+    )

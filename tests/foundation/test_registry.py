@@ -43,8 +43,12 @@ def test_every_kind_has_components_and_each_is_what_it_says() -> None:
             cls = registry.find(kind, name)
             assert (cls.kind, cls.name) == (kind, name)
             assert isinstance(cls.version, int) and cls.version >= 1
-            assert cls.Config.model_fields["type"].default == name, f"{kind} {name}: Config.type has another default"
-            assert (cls.__doc__ or "").strip() and (cls.Config.__doc__ or "").strip(), f"{kind} {name}: no docstring"
+            assert cls.Config.model_fields["type"].default == name, (
+                f"{kind} {name}: Config.type has another default"
+            )
+            assert (cls.__doc__ or "").strip() and (cls.Config.__doc__ or "").strip(), (
+                f"{kind} {name}: no docstring"
+            )
 
 
 def test_the_components_of_the_design_are_there() -> None:
@@ -126,11 +130,15 @@ def test_a_plugin_that_is_not_one(plugin: Path, name: str, message: str) -> None
 
 
 def test_a_plugin_of_another_kind(plugin: Path) -> None:
-    with pytest.raises(UserError, match=r"is not a model: the class must declare kind = 'model'.*found kind = 'direction'"):
+    with pytest.raises(
+        UserError, match=r"is not a model: the class must declare kind = 'model'.*found kind = 'direction'"
+    ):
         registry.find("model", f"{plugin}:Mine")
 
 
-@pytest.mark.parametrize("text", ["def broken(:\n", "raise RuntimeError('no')\n", "import no_such_module\n", "\0"])
+@pytest.mark.parametrize(
+    "text", ["def broken(:\n", "raise RuntimeError('no')\n", "import no_such_module\n", "\0"]
+)
 def test_a_plugin_that_cannot_be_imported_leaves_nothing_behind(plugin: Path, text: str) -> None:
     plugin.write_text(text)
     before = set(sys.modules)

@@ -33,7 +33,9 @@ def formula(q: Tensor, k: Tensor, v: Tensor, allowed: list[list[list[bool]]]) ->
                 columns = [c for c in range(k.shape[2]) if allowed[i][row][c]]
                 if columns:
                     weights = [math.exp(float(q[i, j, row] @ k[i, j, c]) / math.sqrt(d)) for c in columns]
-                    out[i, j, row] = sum(w * v[i, j, c] for w, c in zip(weights, columns, strict=True)) / sum(weights)
+                    out[i, j, row] = sum(w * v[i, j, c] for w, c in zip(weights, columns, strict=True)) / sum(
+                        weights
+                    )
     return out
 
 
@@ -79,7 +81,11 @@ def test_both_forms_give_the_formula(name: str) -> None:
 def test_cross_attention_of_other_lengths(causal: bool) -> None:
     """More columns than rows: causal counts from the end, so that the last row sees everything."""
     q, k, v = heads(2, 3, 3, 4, 1), heads(2, 3, 7, 4, 2), heads(2, 3, 7, 4, 3)
-    rule = Rule(causal, torch.zeros(2, 3, dtype=torch.int64), segments([[7], [4]], 7)) if not causal else Rule(True)
+    rule = (
+        Rule(causal, torch.zeros(2, 3, dtype=torch.int64), segments([[7], [4]], 7))
+        if not causal
+        else Rule(True)
+    )
     expected = formula(q, k, v, permitted(rule, 2, 3, 7))
     for found in (explicit_attention(q, k, v, rule, NONE, None, None), fused_attention(q, k, v, rule)):
         assert torch.allclose(found, expected, rtol=1e-12, atol=1e-14)
@@ -129,7 +135,9 @@ def module(p: float = 0.0, rotary: bool = False, d: int = 12) -> Attention:
     attention = Attention(d, 3, bias=True, out_bias=True, dropout=p, rotary=rotary).double()
     with torch.no_grad():
         for i, parameter in enumerate(attention.parameters()):
-            parameter.copy_(torch.randn(parameter.shape, generator=torch_generator(i, "p"), dtype=torch.float64) / 3)
+            parameter.copy_(
+                torch.randn(parameter.shape, generator=torch_generator(i, "p"), dtype=torch.float64) / 3
+            )
     return attention
 
 
@@ -164,7 +172,9 @@ def test_documents_of_a_row_are_as_if_alone() -> None:
 def test_long_rows_with_dropout_on_weights_are_refused_before_memory_runs_out() -> None:
     n = LONGEST_EXPLICIT + 1
     x, key = torch.zeros(n, 12, dtype=torch.float64), torch.zeros(1, n, dtype=torch.int32)
-    with pytest.raises(UserError, match=r"up to 512 tokens per row; found 513: set model\.attention_dropout to 0"):
+    with pytest.raises(
+        UserError, match=r"up to 512 tokens per row; found 513: set model\.attention_dropout to 0"
+    ):
         module(0.1)(x, Layout(1, n), Rule(True), torch.arange(n)[None], key)
     module(0.0)(x, Layout(1, n), Rule(True), torch.arange(n)[None], key)
 

@@ -27,7 +27,9 @@ def site(p: float, number: int = SITE) -> Dropout:
 
 
 def random_keys(n: int, seed: int = 0) -> Tensor:
-    return torch.from_numpy(generator(seed, "keys").integers(-(2**31), 2**31, n, dtype=np.int64).astype(np.int32))
+    return torch.from_numpy(
+        generator(seed, "keys").integers(-(2**31), 2**31, n, dtype=np.int64).astype(np.int32)
+    )
 
 
 def kept(p: float, keys: Tensor, channels: int, number: int = SITE) -> Tensor:
@@ -53,7 +55,13 @@ def test_the_rate_of_kept_values(p: float) -> None:
     found = kept(p, random_keys(4000), 130)
     error = math.sqrt(p * (1 - p) / found.numel())
     assert abs(found.mean() - (1 - p)) < 4 * error
-    assert abs(kept_weights(p, random_keys(2000).view(20, 100), random_keys(2000, 1).view(20, 100), 3).mean() - (1 - p)) < 4 * error
+    assert (
+        abs(
+            kept_weights(p, random_keys(2000).view(20, 100), random_keys(2000, 1).view(20, 100), 3).mean()
+            - (1 - p)
+        )
+        < 4 * error
+    )
 
 
 @given(st.floats(0, 0.999), st.integers(1, 9), st.booleans())
@@ -144,7 +152,9 @@ def test_attention_weights_are_independent_over_rows_columns_and_heads() -> None
     for one in range(h):
         for other in range(one):
             assert abs(correlation(mask[:, one], mask[:, other])) < noise
-    assert abs(correlation(mask, mask.transpose(2, 3))) < noise, "who looks and who is looked at are not confused"
+    assert abs(correlation(mask, mask.transpose(2, 3))) < noise, (
+        "who looks and who is looked at are not confused"
+    )
     assert abs(correlation(mask, kept_weights(0.3, keys, keys, h, SITE + 1))) < noise
     assert abs(correlation(mask.mean(-1), mask.mean(-2))) < 4.5 / math.sqrt(b * t * h)
 

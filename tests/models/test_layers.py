@@ -25,7 +25,9 @@ from lexarium.models.layers import (
     xavier_uniform,
 )
 
-masks = st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=4).filter(lambda m: any(map(any, m)))
+masks = st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=4).filter(
+    lambda m: any(map(any, m))
+)
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -76,7 +78,9 @@ def test_sinusoidal_positions_are_the_published_formula(d: int) -> None:
     for position in range(50):
         for j in range(d):
             angle = position / 10000 ** ((j - j % 2) / d)
-            assert float(table[position, j]) == pytest.approx((math.cos if j % 2 else math.sin)(angle), abs=1e-12)
+            assert float(table[position, j]) == pytest.approx(
+                (math.cos if j % 2 else math.sin)(angle), abs=1e-12
+            )
 
 
 # --- norms, feed-forward, unembedding -----------------------------------------------------------------

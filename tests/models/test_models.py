@@ -20,8 +20,20 @@ V = 11
 SMALL = {"n_layers": 2, "n_heads": 2, "d_model": 8, "d_ff": 12, "max_positions": 32}
 MODELS: dict[str, dict[str, Any]] = {
     "transformer": SMALL,
-    "transformer post": {**SMALL, "norm": "post", "activation": "relu", "embedding_scale": True, "initialisation": "xavier"},
-    "transformer rotary": {**SMALL, "positions": "rotary", "norm_type": "rms", "activation": "swiglu", "tied": False},
+    "transformer post": {
+        **SMALL,
+        "norm": "post",
+        "activation": "relu",
+        "embedding_scale": True,
+        "initialisation": "xavier",
+    },
+    "transformer rotary": {
+        **SMALL,
+        "positions": "rotary",
+        "norm_type": "rms",
+        "activation": "swiglu",
+        "tied": False,
+    },
     "transformer learned": {**SMALL, "positions": "learned", "attention_bias": True, "output_bias": True},
     "transformer none": {**SMALL, "positions": "none", "norm_bias": False, "feed_forward_bias": False},
     "recurrent lstm": {"cell": "lstm", "n_layers": 2, "d_model": 8},
@@ -133,7 +145,9 @@ def test_gradients_do_not_depend_on_the_layout(name: str) -> None:
     def gradients(groups: list[list[int]]) -> list[Tensor]:
         m.zero_grad()
         for group in groups:
-            logits(m, **inputs([rows[i] for i in group], [key_rows[i] for i in group])).logsumexp(-1).sum().backward()
+            logits(m, **inputs([rows[i] for i in group], [key_rows[i] for i in group])).logsumexp(
+                -1
+            ).sum().backward()
         return [p.grad.clone() for p in m.parameters()]
 
     whole = gradients(order[:1])
@@ -151,7 +165,9 @@ def pairs(sources: list[Tensor], targets: list[Tensor], drop: bool = False) -> d
     given = inputs(targets, [keys(9)[: len(t)] + len(t) for t in targets] if drop else None)
     given |= {"source": table, "source_mask": mask, "source_real": mask.reshape(-1).nonzero()[:, 0]}
     if drop:
-        given["source_key"] = nn.utils.rnn.pad_sequence([keys(9)[: len(s)] + 77 * len(s) for s in sources], batch_first=True)
+        given["source_key"] = nn.utils.rnn.pad_sequence(
+            [keys(9)[: len(s)] + 77 * len(s) for s in sources], batch_first=True
+        )
     return given
 
 
@@ -196,7 +212,9 @@ def test_every_parameter_is_used(name: str) -> None:
     given = pairs([ids(5)], [ids(6, seed=1)]) if name in BOTH_SIDES else {"tokens": ids(1, 6)}
     logits(m, **given).log_softmax(-1)[:, 0].sum().backward()
     unused = [n for n, p in m.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    tolerated = [n for n in unused if n.endswith(".k.bias")]  # its true gradient is zero: softmax ignores a shift
+    tolerated = [
+        n for n in unused if n.endswith(".k.bias")
+    ]  # its true gradient is zero: softmax ignores a shift
     assert unused == tolerated
 
 
@@ -256,7 +274,9 @@ def spread(parameter: Tensor) -> float:
 
 def test_gpt2_initialisation() -> None:
     """N(0, 0.02); projections into the residual stream 1/sqrt(2 n_layers) of it; biases zero (Radford et al. 2019)."""
-    config = registry.find("model", "transformer").Config(preset="gpt2", n_layers=2, d_model=96, n_heads=4, max_positions=50)
+    config = registry.find("model", "transformer").Config(
+        preset="gpt2", n_layers=2, d_model=96, n_heads=4, max_positions=50
+    )
     for name, parameter in build_model(config, 60, 1).named_parameters():
         if "norm" in name:
             assert torch.equal(parameter, torch.full_like(parameter, float(name.endswith("weight"))))
@@ -268,7 +288,9 @@ def test_gpt2_initialisation() -> None:
 
 
 def test_xavier_initialisation() -> None:
-    config = registry.find("model", "transformer").Config(preset="hierarchical_generalization", n_layers=1, d_model=96, n_heads=4, d_ff=200)
+    config = registry.find("model", "transformer").Config(
+        preset="hierarchical_generalization", n_layers=1, d_model=96, n_heads=4, d_ff=200
+    )
     for name, parameter in build_model(config, 60, 1).named_parameters():
         if parameter.ndim == 2:
             gain = math.sqrt(2) if ".up." in name else 1.0
@@ -280,7 +302,9 @@ def test_xavier_initialisation() -> None:
 
 
 def test_recurrent_initialisation() -> None:
-    for name, parameter in build_model(registry.find("model", "recurrent").Config(d_model=64), 60, 1).named_parameters():
+    for name, parameter in build_model(
+        registry.find("model", "recurrent").Config(d_model=64), 60, 1
+    ).named_parameters():
         if name.startswith("layers"):
             assert 0.95 / 8 < float(parameter.detach().abs().max()) <= 1 / 8, name
 
@@ -301,11 +325,23 @@ def test_states_of_every_layer() -> None:
     ("kind", "options", "message"),
     [
         ("transformer", {"d_model": 10, "n_heads": 4}, "d_model 10 is not a multiple of n_heads 4"),
-        ("transformer", {"d_model": 6, "n_heads": 2, "positions": "rotary"}, "rotary positions need an even width per head"),
-        ("transformer", {"preset": "gpt3"}, "unknown preset 'gpt3'; presets are hierarchical_generalization, gpt2"),
+        (
+            "transformer",
+            {"d_model": 6, "n_heads": 2, "positions": "rotary"},
+            "rotary positions need an even width per head",
+        ),
+        (
+            "transformer",
+            {"preset": "gpt3"},
+            "unknown preset 'gpt3'; presets are hierarchical_generalization, gpt2",
+        ),
         ("encoder_decoder", {"preset": "x"}, "unknown preset 'x'"),
         ("transformer", {"dropout": 1.0}, "less than 1"),
-        ("recurrent", {"tied": True, "d_embedding": 4, "d_model": 8}, "tied output needs d_embedding equal to d_model"),
+        (
+            "recurrent",
+            {"tied": True, "d_embedding": 4, "d_model": 8},
+            "tied output needs d_embedding equal to d_model",
+        ),
         ("recurrent", {"cell": "elman"}, "cell"),
     ],
 )
@@ -325,7 +361,11 @@ def test_dropout_by_place() -> None:
     rates = {place: config.rate(place) for place in ("embedding", "attention", "feed_forward", "residual")}
     assert rates == {"embedding": 0.1, "attention": 0.0, "feed_forward": 0.1, "residual": 0.5}
     built = build_model(cls.Config(**SMALL, dropout=0.1, attention_dropout=0.0, residual_dropout=0.5), V, 1)
-    found = {path.rpartition(".")[2] + "@" + path.rpartition(".")[0].rpartition(".")[2]: m.p for path, m in built.named_modules() if hasattr(m, "site")}
+    found = {
+        path.rpartition(".")[2] + "@" + path.rpartition(".")[0].rpartition(".")[2]: m.p
+        for path, m in built.named_modules()
+        if hasattr(m, "site")
+    }
     assert found == {
         "dropout@stack": 0.1,
         "dropout@attention": 0.0,
@@ -340,6 +380,9 @@ def test_dropout_by_place() -> None:
 def test_attention_kinds_differ() -> None:
     """No two of the position kinds give the same function."""
     rows = ids(1, 6)
-    found = [logits(model("transformer", positions=kind), tokens=rows) for kind in ("sinusoidal", "learned", "rotary", "none")]
+    found = [
+        logits(model("transformer", positions=kind), tokens=rows)
+        for kind in ("sinusoidal", "learned", "rotary", "none")
+    ]
     assert all(not torch.allclose(a, b) for a, b in itertools.combinations(found, 2))
     assert np.isfinite(found[0].detach().numpy()).all()

@@ -12,7 +12,13 @@ from torch import Tensor
 from lexarium.foundation.rng import torch_generator
 from lexarium.foundation.types import Output
 from lexarium.objectives import framing
-from lexarium.objectives.framing import cross_entropy_sum, log_probabilities, pad_rows, rows_to_inputs, token_keys
+from lexarium.objectives.framing import (
+    cross_entropy_sum,
+    log_probabilities,
+    pad_rows,
+    rows_to_inputs,
+    token_keys,
+)
 
 rows_ = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=6), min_size=1, max_size=5)
 
@@ -35,7 +41,10 @@ def test_padding(rows: list[list[int]]) -> None:
 @given(rows_)
 def test_inputs_by_name(rows: list[list[int]]) -> None:
     keys = [np.arange(len(row), dtype=np.int32) - 5 for row in rows]
-    target, source = rows_to_inputs(arrays(rows), 0, keys=keys), rows_to_inputs(arrays(rows), 0, "source", keys)
+    target, source = (
+        rows_to_inputs(arrays(rows), 0, keys=keys),
+        rows_to_inputs(arrays(rows), 0, "source", keys),
+    )
     assert list(target) == ["tokens", *(["real"] if "real" in target else []), "token_key"]
     for name, other in {"tokens": "source", "real": "source_real", "token_key": "source_key"}.items():
         assert (name in target) == (other in source)
@@ -51,7 +60,13 @@ def test_keys_depend_on_key_example_place_and_stream() -> None:
     base = token_keys(123456789012345, 7, 50)
     assert base.dtype == np.int32
     assert np.array_equal(token_keys(123456789012345, 7, 20), base[:20]), "not on the length"
-    others = [(123456789012346, 7, 0), (123456789012345 + (1 << 40), 7, 0), (123456789012345, 8, 0), (123456789012345, 7 + (1 << 32), 0), (123456789012345, 7, 1)]
+    others = [
+        (123456789012346, 7, 0),
+        (123456789012345 + (1 << 40), 7, 0),
+        (123456789012345, 8, 0),
+        (123456789012345, 7 + (1 << 32), 0),
+        (123456789012345, 7, 1),
+    ]
     for key, example, stream in others:
         assert not (token_keys(key, example, 50, stream) == base).any()
 
@@ -67,7 +82,9 @@ def test_keys_of_a_long_run_collide_no_more_than_chance() -> None:
 
 def output(n: int, v: int, dtype: torch.dtype = torch.float64) -> tuple[Output, Tensor, Tensor]:
     """Hidden states (n, 3), an unembedding (v, 3), and the output made of them."""
-    make = lambda *shape: torch.randn(*shape, generator=torch_generator(n, "output"), dtype=torch.float64).to(dtype)
+    make = lambda *shape: torch.randn(*shape, generator=torch_generator(n, "output"), dtype=torch.float64).to(
+        dtype
+    )
     hidden, matrix = make(n, 3).requires_grad_(), make(v, 3).requires_grad_()
     return Output(hidden, lambda h: h @ matrix.T), hidden, matrix
 
@@ -89,7 +106,9 @@ def labels_of(n: int, v: int) -> Tensor:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("pieces", [False, True])
-def test_cross_entropy_and_its_gradients(smoothing: float, pieces: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cross_entropy_and_its_gradients(
+    smoothing: float, pieces: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     n, v = 5000, 13
     if pieces:
         monkeypatch.setattr(framing, "LARGEST_LOGITS", 1000 * v + 5)

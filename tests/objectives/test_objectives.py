@@ -119,7 +119,9 @@ def test_an_empty_prefix_needs_bos() -> None:
 
 def test_a_pair() -> None:
     seq2seq = objective("seq2seq")
-    batch = seq2seq.collate([example([A, B, C, D, E], half=[0, 0, 0, 1, 1]), example([A, E], index=1, half=[0, 1])])
+    batch = seq2seq.collate(
+        [example([A, B, C, D, E], half=[0, 0, 0, 1, 1]), example([A, E], index=1, half=[0, 1])]
+    )
     assert batch.inputs["source"].tolist() == [[A, B, C], [A, PAD, PAD]]
     assert batch.inputs["source_mask"].tolist() == [[True, True, True], [True, False, False]]
     assert batch.inputs["source_real"].tolist() == [0, 1, 2, 3]

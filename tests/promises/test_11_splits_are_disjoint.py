@@ -51,7 +51,9 @@ def test_no_document_and_no_first_sentence_is_in_two_splits(kind: str, options: 
     }
     for what in (lambda d: d.text, lambda d: d.text.split(" . ")[0]):
         sets = {split: {what(d) for d in members} for split, members in splits.items()}
-        assert all(len(sets[split]) == len(members) for split, members in splits.items()), "and none twice in one"
+        assert all(len(sets[split]) == len(members) for split, members in splits.items()), (
+            "and none twice in one"
+        )
         for one, other in itertools.combinations(sets, 2):
             assert not sets[one] & sets[other], (one, other)
 
@@ -94,9 +96,14 @@ def test_a_document_that_is_two_documents_elsewhere_is_not_shared(tmp_path: Path
 @pytest.mark.parametrize("packing", [{"type": "documents"}, {"type": "windows", "seq_len": 7}])
 def test_training_reads_the_training_split_only(tmp_path: Path, packing: dict) -> None:
     """Every word tells its split; in three epochs no other split's word is read."""
-    splits = {s: [" ".join(f"{s}{i}-{j}" for j in range(i % 6 + 1)) for i in range(30)] for s in ("train", "val", "ood")}
+    splits = {
+        s: [" ".join(f"{s}{i}-{j}" for j in range(i % 6 + 1)) for i in range(30)]
+        for s in ("train", "val", "ood")
+    }
     write_corpus(tmp_path / "corpus", splits)
-    config = tiny_config(corpus={"type": TYPE, "folder": str(tmp_path / "corpus")}, packing=packing, evaluations=[])
+    config = tiny_config(
+        corpus={"type": TYPE, "folder": str(tmp_path / "corpus")}, packing=packing, evaluations=[]
+    )
     run = Run.create(config, tmp_path)
     parts = Parts(config, stores_dir(tmp_path), run.path, print)
     loader, symbols = parts.loader(World(), keyed=False), parts.tokenizer.symbols

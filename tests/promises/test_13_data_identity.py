@@ -57,10 +57,15 @@ def test_a_changed_source_line_is_refused_when_training_goes_on(tmp_path: Path) 
     run = half_trained(tmp_path)
     before = stores(tmp_path)
     change_line(tmp_path)
-    with pytest.raises(Damaged, match=r"not what it was when the run began: corpus\.files: '[0-9a-f]{64}' -> '[0-9a-f]{64}'\. Restore that, or start a new run"):
+    with pytest.raises(
+        Damaged,
+        match=r"not what it was when the run began: corpus\.files: '[0-9a-f]{64}' -> '[0-9a-f]{64}'\. Restore that, or start a new run",
+    ):
         run.train()
     assert stores(tmp_path) == before, "nothing was prepared for the refusal"
-    assert run.files.status()["state"] == "preempted", "a refusal is no failure: it goes on once the data are back"
+    assert run.files.status()["state"] == "preempted", (
+        "a refusal is no failure: it goes on once the data are back"
+    )
     write_corpus(tmp_path / "corpus", DOCUMENTS)
     assert run.train() == "done"
 

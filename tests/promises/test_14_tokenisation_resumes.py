@@ -26,11 +26,11 @@ from lexarium.tokens.prepare import prepare
 from lexarium.tokens.store import TokenStore
 from toy import corpus_config, tokenizer_config, write_corpus
 
-CHILD = """
+CHILD = f"""
 import os, sys, time
 from pathlib import Path
 folder, root, workers, pause = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-sys.path.insert(0, {tests!r})
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 
 def main():
     from toy import corpus_config, tokenizer_config
@@ -44,7 +44,7 @@ def main():
 
 if __name__ == "__main__":
     main()
-""".format(tests=str(Path(__file__).parents[1]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Document(text, {"kind": split, "n": len(words)}, {"place": range(len(text))})
 
     folder = tmp_path_factory.mktemp("corpus")
-    return write_corpus(folder, {s: [document(s) for _ in range(n)] for s, n in (("train", 310), ("val", 45))})
+    return write_corpus(
+        folder, {s: [document(s) for _ in range(n)] for s, n in (("train", 310), ("val", 45))}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,9 @@ def reference(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 def start(script: Path, corpus: Path, root: Path, workers: int, pause: float = 0.0) -> subprocess.Popen:
     command = [sys.executable, str(script), str(corpus), str(root), str(workers), str(pause)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def finished_parts(root: Path) -> int:
@@ -118,13 +122,17 @@ def kills_and_finish(script: Path, corpus: Path, root: Path, workers: int, kills
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_killed_three_times(script: Path, corpus: Path, tmp_path: Path, reference: dict, workers: int) -> None:
+def test_killed_three_times(
+    script: Path, corpus: Path, tmp_path: Path, reference: dict, workers: int
+) -> None:
     assert contents(kills_and_finish(script, corpus, tmp_path, workers, kills=3)) == reference
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2, 4])
-def test_killed_twenty_times(script: Path, corpus: Path, tmp_path: Path, reference: dict, workers: int) -> None:
+def test_killed_twenty_times(
+    script: Path, corpus: Path, tmp_path: Path, reference: dict, workers: int
+) -> None:
     assert contents(kills_and_finish(script, corpus, tmp_path, workers, kills=20)) == reference
 
 
@@ -178,7 +186,9 @@ def test_ended_at_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert n > 15
 
 
-def test_finished_parts_are_not_built_again(corpus: Path, script: Path, tmp_path: Path, reference: dict) -> None:
+def test_finished_parts_are_not_built_again(
+    corpus: Path, script: Path, tmp_path: Path, reference: dict
+) -> None:
     process = start(script, corpus, tmp_path, 0, pause=0.05)
     while finished_parts(tmp_path) < 6:
         time.sleep(0.005)
@@ -232,17 +242,26 @@ def test_a_worker_that_dies_is_told_and_what_is_complete_is_kept(
     config = registry.find("tokenizer", f"{path}:Deadly").Config()
     write_corpus(tmp_path / "corpus", {"train": [f"w{i}" for i in range(60)]})
     monkeypatch.setenv("POISON", "1")
-    with pytest.raises(UserError, match="a worker process died .*run the same command again with fewer workers than 2"):
+    with pytest.raises(
+        UserError, match="a worker process died .*run the same command again with fewer workers than 2"
+    ):
         prepare(corpus_config(tmp_path / "corpus"), config, tmp_path / "stores", workers=2)
     assert finished_parts(tmp_path / "stores") >= 2
     monkeypatch.delenv("POISON")
-    assert len(prepare(corpus_config(tmp_path / "corpus"), config, tmp_path / "stores", workers=2).split("train")) == 60
+    assert (
+        len(
+            prepare(corpus_config(tmp_path / "corpus"), config, tmp_path / "stores", workers=2).split("train")
+        )
+        == 60
+    )
 
 
 # --- several at once --------------------------------------------------------------------------------
 
 
-def test_two_processes_prepare_one_good_store(script: Path, corpus: Path, tmp_path: Path, reference: dict) -> None:
+def test_two_processes_prepare_one_good_store(
+    script: Path, corpus: Path, tmp_path: Path, reference: dict
+) -> None:
     """The second is told that the first is at work; with `wait` it would wait (see the next test)."""
     first = start(script, corpus, tmp_path, 0, pause=0.03)
     while finished_parts(tmp_path) < 2:
@@ -256,19 +275,28 @@ def test_two_processes_prepare_one_good_store(script: Path, corpus: Path, tmp_pa
     assert contents(TokenStore(folder)) == reference
 
 
-def test_who_waits_finds_the_finished_store(script: Path, corpus: Path, tmp_path: Path, reference: dict) -> None:
+def test_who_waits_finds_the_finished_store(
+    script: Path, corpus: Path, tmp_path: Path, reference: dict
+) -> None:
     first = start(script, corpus, tmp_path, 0, pause=0.03)
     while finished_parts(tmp_path) < 2:
         time.sleep(0.005)
     told: list[str] = []
-    store = prepare(corpus_config(corpus), tokenizer_config(), tmp_path, wait=lambda message: bool(told.append(message)) or True)
+    store = prepare(
+        corpus_config(corpus),
+        tokenizer_config(),
+        tmp_path,
+        wait=lambda message: bool(told.append(message)) or True,
+    )
     assert first.wait() == 0 and told
     first.communicate()
     assert contents(store) == reference
     assert [p.name for p in tmp_path.iterdir()] == [store.folder.name]
 
 
-def test_the_manifest_holds_every_part(reference: dict, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_manifest_holds_every_part(
+    reference: dict, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(preparation, "PART", 20)
     store = prepare(corpus_config(corpus), tokenizer_config(), tmp_path)
     for split in store.splits:

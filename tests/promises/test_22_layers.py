@@ -90,7 +90,9 @@ def test_imports_go_downwards() -> None:
 
 
 def test_foundation_stands_on_nothing_of_ours() -> None:
-    assert {other for path in FILES if folder(path) == "foundation" for other, _, _ in own_imports(path)} <= {"foundation"}
+    assert {other for path in FILES if folder(path) == "foundation" for other, _, _ in own_imports(path)} <= {
+        "foundation"
+    }
 
 
 def test_training_names_no_concrete_component() -> None:
@@ -99,7 +101,9 @@ def test_training_names_no_concrete_component() -> None:
     for path in FILES:
         if folder(path) == "training":
             assert not [n for o, n, _ in own_imports(path) if o in CONCRETE]
-            texts = [n for n in ast.walk(tree(path)) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+            texts = [
+                n for n in ast.walk(tree(path)) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+            ]
             assert not [where(path, n) for n in texts if n.value in names]
 
 
@@ -133,17 +137,32 @@ def test_who_only_reads_files_imports_neither_torch_nor_scipy() -> None:
     light = [p for p in FILES if folder(p) in ("foundation", "corpora", "reports", "cli")]
     light += [PACKAGE / "studies" / f"{name}.py" for name in ("run_files", "results", "compare")]
     heavy = {"torch", "scipy", "pandas", "transformers", "altair", "vl_convert", "pyarrow"}
-    assert not {str(p.relative_to(PACKAGE)): sorted(at_import(p) & heavy) for p in light if at_import(p) & heavy}
+    assert not {
+        str(p.relative_to(PACKAGE)): sorted(at_import(p) & heavy) for p in light if at_import(p) & heavy
+    }
 
 
 def test_nothing_unpickles_or_downloads() -> None:
-    forbidden = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "requests", "urllib", "http", "huggingface_hub"}
+    forbidden = {
+        "pickle",
+        "dill",
+        "cloudpickle",
+        "joblib",
+        "shelve",
+        "marshal",
+        "requests",
+        "urllib",
+        "http",
+        "huggingface_hub",
+    }
     wrong = [f"{where(p, n)}: {m}" for p in FILES for m, n in imports(p) if m.split(".")[0] in forbidden]
     calls = [
         where(p, n)
         for p in FILES
         for n in ast.walk(tree(p))
-        if isinstance(n, ast.Call) and dotted(n.func) in ("torch.load", "torch.save", "eval", "np.fromfile", "yaml.load", "yaml.unsafe_load")
+        if isinstance(n, ast.Call)
+        and dotted(n.func)
+        in ("torch.load", "torch.save", "eval", "np.fromfile", "yaml.load", "yaml.unsafe_load")
     ]
     pickles = [
         where(p, n)
@@ -151,7 +170,10 @@ def test_nothing_unpickles_or_downloads() -> None:
         for n in ast.walk(tree(p))
         if isinstance(n, ast.Call)
         and dotted(n.func) in ("np.load", "np.save")
-        and not any(k.arg == "allow_pickle" and isinstance(k.value, ast.Constant) and k.value.value is False for k in n.keywords)
+        and not any(
+            k.arg == "allow_pickle" and isinstance(k.value, ast.Constant) and k.value.value is False
+            for k in n.keywords
+        )
     ]
     assert not wrong + calls + pickles
 
@@ -169,23 +191,46 @@ def dotted(node: ast.AST) -> str:
     return ""
 
 
-TORCH_DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "rand_like", "randn_like"}
+TORCH_DRAWS = {
+    "rand",
+    "randn",
+    "randint",
+    "randperm",
+    "normal",
+    "bernoulli",
+    "multinomial",
+    "rand_like",
+    "randn_like",
+}
 TENSOR_DRAWS = {"uniform_", "normal_", "bernoulli_", "random_", "exponential_", "multinomial", "bernoulli"}
-SEEDS = {"torch.manual_seed", "torch.seed", "torch.cuda.manual_seed", "torch.cuda.manual_seed_all", "torch.random.manual_seed", "torch.set_rng_state"}
+SEEDS = {
+    "torch.manual_seed",
+    "torch.seed",
+    "torch.cuda.manual_seed",
+    "torch.cuda.manual_seed_all",
+    "torch.random.manual_seed",
+    "torch.set_rng_state",
+}
 
 
 def test_nobody_touches_a_global_generator() -> None:
     wrong = []
     for path in FILES:
-        wrong += [f"{where(path, n)}: imports random" for m, n in imports(path) if m == "random" or m.startswith("random.")]
+        wrong += [
+            f"{where(path, n)}: imports random"
+            for m, n in imports(path)
+            if m == "random" or m.startswith("random.")
+        ]
         for node in ast.walk(tree(path)):
             if not isinstance(node, ast.Call):
                 continue
             name, last = dotted(node.func), node.func.attr if isinstance(node.func, ast.Attribute) else ""
             keyed = any(k.arg == "generator" for k in node.keywords)
-            if name in SEEDS or (name.startswith("torch.") and last in TORCH_DRAWS and not keyed):
-                wrong.append(f"{where(path, node)}: {name}")
-            elif name.startswith(("np.random.", "numpy.random.")) and path.name != "rng.py":
+            if (
+                name in SEEDS
+                or (name.startswith("torch.") and last in TORCH_DRAWS and not keyed)
+                or (name.startswith(("np.random.", "numpy.random.")) and path.name != "rng.py")
+            ):
                 wrong.append(f"{where(path, node)}: {name}")
             elif last in TENSOR_DRAWS and not keyed and not name.startswith(("self.", "random.", "rng.")):
                 wrong.append(f"{where(path, node)}: .{last} without a generator")
@@ -227,15 +272,24 @@ def test_no_function_is_long() -> None:
         f"{where(p, n)} {n.name}": n.end_lineno - n.lineno + 1
         for p in FILES
         for n in ast.walk(tree(p))
-        if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef) and n.end_lineno and n.end_lineno - n.lineno + 1 > MAX_FUNCTION
+        if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+        and n.end_lineno
+        and n.end_lineno - n.lineno + 1 > MAX_FUNCTION
     }
     assert not long
 
 
 def test_no_inheritance_is_deep() -> None:
     """At most one step among our own classes. Schemas (Config) and errors may refine each other: they hold no code."""
-    parents = {n.name: [dotted(b) for b in n.bases] for p in FILES for n in tree(p).body if isinstance(n, ast.ClassDef)}
-    plain = {name for name in parents if not name.endswith(("Config", "Error")) and not is_error(name, parents)}
+    parents = {
+        n.name: [dotted(b) for b in n.bases]
+        for p in FILES
+        for n in tree(p).body
+        if isinstance(n, ast.ClassDef)
+    }
+    plain = {
+        name for name in parents if not name.endswith(("Config", "Error")) and not is_error(name, parents)
+    }
 
     def depth(name: str) -> int:
         return max((1 + depth(b) for b in parents[name] if b in plain), default=0)
@@ -244,7 +298,10 @@ def test_no_inheritance_is_deep() -> None:
 
 
 def is_error(name: str, parents: dict[str, list[str]]) -> bool:
-    return any(b in ("Exception", "BaseException", "UserError") or (b in parents and is_error(b, parents)) for b in parents.get(name, []))
+    return any(
+        b in ("Exception", "BaseException", "UserError") or (b in parents and is_error(b, parents))
+        for b in parents.get(name, [])
+    )
 
 
 def test_every_file_tells_what_it_is() -> None:
@@ -252,9 +309,20 @@ def test_every_file_tells_what_it_is() -> None:
     assert not without
 
 
-@pytest.mark.parametrize("text", ["import lexarium.models.layers", "from lexarium.corpora import pairs", "from lexarium.studies.run import Run"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import lexarium.models.layers",
+        "from lexarium.corpora import pairs",
+        "from lexarium.studies.run import Run",
+    ],
+)
 def test_the_walk_sees_forbidden_imports(text: str) -> None:
     """The test of the test: also inside functions and under TYPE_CHECKING."""
     for source in (text, f"def f():\n    {text}", f"if TYPE_CHECKING:\n    {text}"):
-        found = {name.split(".")[1] for name, _ in imports(PACKAGE / "x.py", ast.parse(source)) if name.startswith("lexarium.")}
+        found = {
+            name.split(".")[1]
+            for name, _ in imports(PACKAGE / "x.py", ast.parse(source))
+            if name.startswith("lexarium.")
+        }
         assert found & {"models", "corpora", "studies"}

@@ -134,7 +134,12 @@ class Successor:
         return Result({"val.right": float(right.mean())}, {"text": self.texts, "right": right.tolist()})
 '''
 
-FILES = {"model": (MODEL, "Decay"), "objective": (OBJECTIVE, "WithPenalty"), "corpus": (CORPUS, "Counting"), "evaluation": (EVALUATION, "Successor")}
+FILES = {
+    "model": (MODEL, "Decay"),
+    "objective": (OBJECTIVE, "WithPenalty"),
+    "corpus": (CORPUS, "Counting"),
+    "evaluation": (EVALUATION, "Successor"),
+}
 TRAIN = {"max_steps": 3, "global_batch_size": 4, "micro_batch_size": None, "log_every": 1}
 
 
@@ -150,7 +155,11 @@ def options(folder: Path, *kinds: str) -> dict[str, Any]:
     found: dict[str, Any] = {"train": TRAIN, "checkpoint": {"every": 1}}
     for kind in kinds:
         part = {"type": plugin(folder, kind)}
-        found |= {"evaluations": [{"type": "loss", "splits": ["val"]}, {**part, "every": 1}]} if kind == "evaluation" else {kind: part}
+        found |= (
+            {"evaluations": [{"type": "loss", "splits": ["val"]}, {**part, "every": 1}]}
+            if kind == "evaluation"
+            else {kind: part}
+        )
     return found
 
 
@@ -164,7 +173,11 @@ def test_one_file_trains(tmp_path: Path, kind: str) -> None:
     if kind == "objective":
         assert all(record["train.size"] > 0 for record in metrics)
     if kind == "evaluation":
-        steps = [step for name, step, values in run.files.evaluations() if name == "Successor" and 0 <= values["val.right"] <= 1]
+        steps = [
+            step
+            for name, step, values in run.files.evaluations()
+            if name == "Successor" and 0 <= values["val.right"] <= 1
+        ]
         assert steps == [0, 1, 2, 3]
 
 
@@ -230,11 +243,16 @@ def test_options_of_a_plugin_are_checked_like_any(tmp_path: Path, kind: str) -> 
 
 def test_a_plugin_is_part_of_the_name(tmp_path: Path) -> None:
     one = builders.tiny_run(tmp_path / "runs", model={"type": plugin(tmp_path, "model")}, train=TRAIN)
-    other = builders.tiny_run(tmp_path / "runs", model={"type": plugin(tmp_path, "model"), "decay": 0.6}, train=TRAIN)
+    other = builders.tiny_run(
+        tmp_path / "runs", model={"type": plugin(tmp_path, "model"), "decay": 0.6}, train=TRAIN
+    )
     assert one.path != other.path and "-decay-" in one.path.name
 
 
 @pytest.mark.parametrize("kind", FILES)
 def test_registering_needs_no_edit(tmp_path: Path, kind: str) -> None:
     cls = registry.find(kind, plugin(tmp_path, kind))
-    assert cls.__module__.startswith("lexarium_plugin_") and registry.describe(kind, plugin(tmp_path, kind))["version"] == 1
+    assert (
+        cls.__module__.startswith("lexarium_plugin_")
+        and registry.describe(kind, plugin(tmp_path, kind))["version"] == 1
+    )

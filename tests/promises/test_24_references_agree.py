@@ -99,8 +99,12 @@ def test_gpt2_initialisation_has_the_same_spread(gpt2: Any) -> None:
     transformers = pytest.importorskip("transformers")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=300, n_positions=200, n_embd=96, n_layer=4, n_head=4))
-    config = registry.find("model", "transformer").Config(preset="gpt2", n_layers=4, n_heads=4, d_model=96, max_positions=200)
+        theirs = transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(vocab_size=300, n_positions=200, n_embd=96, n_layer=4, n_head=4)
+        )
+    config = registry.find("model", "transformer").Config(
+        preset="gpt2", n_layers=4, n_heads=4, d_model=96, max_positions=200
+    )
     ours = dict(build_model(config, 300, seed=1).named_parameters())
     for name, parameter in from_gpt2(theirs.state_dict()).items():
         if parameter.ndim == 2:
@@ -118,7 +122,9 @@ def test_scores_of_tokens_are_transformers_losses(gpt2: Any) -> None:
     scorer = Scorer(ours_with(gpt2.state_dict()), objective, make("direction", "forward"), tokenizer)
     texts = [" ".join(words[i] for i in row) for row in ([3], [1, 2, 3, 4, 5, 6, 7], [9, 9, 9])]
     for text, scores in zip(texts, scorer.token_scores([Document(t) for t in texts]), strict=True):
-        row = torch.tensor([[objective.roles["bos"], *tokenizer.encode(text)[0].tolist(), objective.roles["eos"]]])
+        row = torch.tensor(
+            [[objective.roles["bos"], *tokenizer.encode(text)[0].tolist(), objective.roles["eos"]]]
+        )
         with torch.no_grad():
             output = gpt2(row, labels=row)
             each = nn.functional.cross_entropy(output.logits[0, :-1], row[0, 1:], reduction="none")
@@ -145,7 +151,10 @@ def test_recurrent_stacks_are_torchs(cell: str, width: int) -> None:
     packed = nn.utils.rnn.pack_padded_sequence(ours.embedding[rows], lengths, batch_first=True)
     with torch.no_grad():
         states, _ = nn.utils.rnn.pad_packed_sequence(theirs(packed)[0], batch_first=True)
-        expected = torch.cat([states[i, :n] for i, n in enumerate(lengths)]) @ ours.unembedding.weight.T + ours.unembedding.bias
+        expected = (
+            torch.cat([states[i, :n] for i, n in enumerate(lengths)]) @ ours.unembedding.weight.T
+            + ours.unembedding.bias
+        )
     assert torch.allclose(logits(ours, tokens=rows, real=real), expected, rtol=0, atol=1e-12)
 
 
@@ -154,7 +163,10 @@ def test_recurrent_stacks_are_torchs(cell: str, width: int) -> None:
 
 def copy_block(ours: Any, theirs: Any) -> None:
     """One of our blocks into torch's encoder or decoder layer."""
-    attentions = [("attention", "self_attn"), *([("cross", "multihead_attn")] if ours.cross is not None else [])]
+    attentions = [
+        ("attention", "self_attn"),
+        *([("cross", "multihead_attn")] if ours.cross is not None else []),
+    ]
     for mine, other in attentions:
         a, b = getattr(ours, mine), getattr(theirs, other)
         b.in_proj_weight.data.copy_(torch.cat([a.q.weight, a.k.weight, a.v.weight]))
@@ -170,7 +182,9 @@ def copy_block(ours: Any, theirs: Any) -> None:
 def torch_stack(stack: Any, kind: Any, pre: bool, f: int) -> list[Any]:
     layers = []
     for block in stack.blocks:
-        layer = kind(16, 4, f, dropout=0.0, activation="relu", batch_first=True, norm_first=pre).double().eval()
+        layer = (
+            kind(16, 4, f, dropout=0.0, activation="relu", batch_first=True, norm_first=pre).double().eval()
+        )
         copy_block(block, layer)
         layers.append(layer)
     return layers
@@ -206,19 +220,33 @@ def test_encoder_decoder_is_torchs_transformer(norm: str) -> None:
         ours, tokens=target, real=target_mask.reshape(-1).nonzero()[:, 0], source=source, source_mask=source_mask,
         source_real=source_mask.reshape(-1).nonzero()[:, 0],
     )  # fmt: skip
-    assert torch.allclose(found, expected[target_mask], rtol=0, atol=1e-6), "the position table is kept in single precision"
+    assert torch.allclose(found, expected[target_mask], rtol=0, atol=1e-6), (
+        "the position table is kept in single precision"
+    )
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_the_language_model_is_torchs_encoder_with_a_causal_mask(norm: str) -> None:
-    ours = model("transformer", n_layers=2, n_heads=4, d_model=16, d_ff=24, norm=norm, activation="relu", attention_bias=True, positions="none")
+    ours = model(
+        "transformer",
+        n_layers=2,
+        n_heads=4,
+        d_model=16,
+        d_ff=24,
+        norm=norm,
+        activation="relu",
+        attention_bias=True,
+        positions="none",
+    )
     rows = ids(2, 9)
     with torch.no_grad():
         x, later = ours.embedding[rows], torch.ones(9, 9).triu(1).bool()
         for layer in torch_stack(ours.stack, nn.TransformerEncoderLayer, norm == "pre", 24):
             x = layer(x, src_mask=later)
         x = ours.stack.final_norm(x) if norm == "pre" else x
-    assert torch.allclose(logits(ours, tokens=rows), (x @ ours.embedding.T).reshape(18, V), rtol=0, atol=1e-10)
+    assert torch.allclose(
+        logits(ours, tokens=rows), (x @ ours.embedding.T).reshape(18, V), rtol=0, atol=1e-10
+    )
 
 
 # --- sizes --------------------------------------------------------------------------------------------
@@ -235,7 +263,9 @@ def test_the_published_models_have_their_size(layers: int, words: int, expected:
     By hand, per layer: 4 d^2 (attention, no biases), 2 d f + f + d (feed-forward), 4 d (two norms); then the
     embeddings, which are the output too, and the output's bias.
     """
-    config = registry.find("model", "transformer").Config(preset="hierarchical_generalization", n_layers=layers)
+    config = registry.find("model", "transformer").Config(
+        preset="hierarchical_generalization", n_layers=layers
+    )
     d, f, v = 512, 2048, words + 2
     by_hand = layers * (4 * d * d + 2 * d * f + f + d + 4 * d) + v * d + v
     found = count_parameters(build_model(config, v, device="meta"))

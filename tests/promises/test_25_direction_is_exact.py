@@ -58,7 +58,15 @@ def test_undoing_gives_back_the_ids(name: str, lengths: list[int], seed: int) ->
 def test_backward_turns_every_aligned_array_alike(lengths: list[int], seed: int) -> None:
     e = make_example(lengths, seed)
     turned = direction("backward").apply(e)
-    rows = lambda x: list(zip(x.ids.tolist(), x.segment.tolist(), x.channels["one"].tolist(), x.channels["two"].tolist(), strict=True))
+    rows = lambda x: list(
+        zip(
+            x.ids.tolist(),
+            x.segment.tolist(),
+            x.channels["one"].tolist(),
+            x.channels["two"].tolist(),
+            strict=True,
+        )
+    )
     assert rows(turned) == rows(e)[::-1]
     expected = [place for length in reversed(lengths) for place in range(length)]
     assert turned.position.tolist() == expected, "positions count from where reading a document starts"
@@ -124,16 +132,25 @@ class Table(nn.Module):
             for n in range(1, len(row) + 1):
                 found = self.counts.get(tuple(row[1:n]), {})
                 total = sum(found.values()) or 1.0
-                states.append([math.log(found.get(v, 0.0) / total) if found.get(v) else -1e30 for v in range(self.vocab_size)])
+                states.append(
+                    [
+                        math.log(found.get(v, 0.0) / total) if found.get(v) else -1e30
+                        for v in range(self.vocab_size)
+                    ]
+                )
         hidden = torch.tensor(states, dtype=torch.float64)
         return Output(hidden if real is None else hidden[real], lambda h: h)
 
 
-sentences_ = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=4).map(tuple), min_size=1, max_size=6, unique=True)
+sentences_ = st.lists(
+    st.lists(st.integers(1, 3), min_size=1, max_size=4).map(tuple), min_size=1, max_size=6, unique=True
+)
 
 
 @given(sentences_, st.lists(st.integers(1, 9), min_size=6, max_size=6))
-def test_the_two_exact_models_agree_on_every_sentence(sentences: list[tuple[int, ...]], weights: list[int]) -> None:
+def test_the_two_exact_models_agree_on_every_sentence(
+    sentences: list[tuple[int, ...]], weights: list[int]
+) -> None:
     """Chain rule: the sum of log-probabilities of all tokens and eos is log p(sentence), in either direction."""
     total = sum(weights[: len(sentences)])
     p = {s: w / total for s, w in zip(sentences, weights, strict=False)}
@@ -158,7 +175,9 @@ def test_the_hand_computed_case() -> None:
     for name, probabilities in expected.items():
         turned = {s[:: -1 if name == "backward" else 1]: q for s, q in sentences.items()}
         objective = causal()
-        scorer = Scorer(Table(turned, objective.roles["eos"], objective.vocab_size), objective, direction(name), TOKENIZER)
+        scorer = Scorer(
+            Table(turned, objective.roles["eos"], objective.vocab_size), objective, direction(name), TOKENIZER
+        )
         (values,) = scorer.token_scores([Document("a b c")])
         assert np.exp(values).tolist() == pytest.approx(probabilities, abs=1e-6)
 
@@ -176,6 +195,12 @@ def test_backward_scores_are_forward_scores_of_the_reversed_text(kind: str) -> N
     forward = ask("forward").token_scores([Document(reverse(t)) for t in texts])
     backward = ask("backward").token_scores([Document(t) for t in texts])
     for f, b in zip(forward, backward, strict=True):
-        assert b[:-1].tolist() == pytest.approx(f[:-1][::-1].tolist(), abs=1e-6) and b[-1] == pytest.approx(f[-1], abs=1e-6)
-    assert np.allclose(ask("backward").next_scores(texts), ask("forward").next_scores([reverse(t) for t in texts]), atol=1e-6)
-    assert [reverse(t) for t in ask("forward").generate([reverse(t) for t in texts], 4)] == ask("backward").generate(texts, 4)
+        assert b[:-1].tolist() == pytest.approx(f[:-1][::-1].tolist(), abs=1e-6) and b[-1] == pytest.approx(
+            f[-1], abs=1e-6
+        )
+    assert np.allclose(
+        ask("backward").next_scores(texts), ask("forward").next_scores([reverse(t) for t in texts]), atol=1e-6
+    )
+    assert [reverse(t) for t in ask("forward").generate([reverse(t) for t in texts], 4)] == ask(
+        "backward"
+    ).generate(texts, 4)

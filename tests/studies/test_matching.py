@@ -106,10 +106,14 @@ def test_an_unknown_target_level(tmp_path: Path) -> None:
 
 
 def test_counting_builds_no_weights(tmp_path: Path) -> None:
-    source = parse_yaml((STUDY % "adjust: {}").replace("d_model: 64, d_ff: 256", "d_model: 16384, d_ff: 65536"), "s.yaml")
+    source = parse_yaml(
+        (STUDY % "adjust: {}").replace("d_model: 64, d_ff: 256", "d_model: 16384, d_ff: 65536"), "s.yaml"
+    )
     point = Study(validate(StudyConfig, source), source).expand(tmp_path)[0]
     assert size(point.config, "parameters", tmp_path) > 9e9, "36 GB if it stood in memory"
-    frozen = point.config.model_copy(update={"train": point.config.train.model_copy(update={"parameters": ("embedding",)})})
+    frozen = point.config.model_copy(
+        update={"train": point.config.train.model_copy(update={"parameters": ("embedding",)})}
+    )
     assert size(frozen, "trainable", tmp_path) == VOCABULARY * 16384
 
 

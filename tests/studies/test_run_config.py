@@ -98,7 +98,9 @@ WRITTEN = parse_yaml(FULL, "full.yaml").data
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_keys_is_irrelevant(order: Any) -> None:
     found = Identity(validate(RunConfig, Source(shuffled(WRITTEN, order))))
-    assert found.name.endswith(found.hash) and found.name == "tense-inflection-recurrent-backward-s7-fa5a2a681c"
+    assert (
+        found.name.endswith(found.hash) and found.name == "tense-inflection-recurrent-backward-s7-fa5a2a681c"
+    )
 
 
 def test_a_config_written_out_in_full_has_the_same_name() -> None:
@@ -155,11 +157,28 @@ def test_names_of_different_sciences_differ() -> None:
 
 def test_an_evaluation_that_may_stop_a_run_is_part_of_it() -> None:
     stop = {"stop_when": {"metric": "loss.val", "patience": 2}}
-    base = {**stop, "evaluations": [{"type": "loss", "every": 10}, {"type": "loss", "name": "other", "every": 10}]}
-    other = lambda **change: {**base, "evaluations": [{**base["evaluations"][0], **change}, base["evaluations"][1]]}
-    names = [name(config(**x)) for x in (base, {**base, "stop_when": {"metric": "loss.val", "patience": 3}}, other(every=20), other(limit=5))]
+    base = {
+        **stop,
+        "evaluations": [{"type": "loss", "every": 10}, {"type": "loss", "name": "other", "every": 10}],
+    }
+    other = lambda **change: {
+        **base,
+        "evaluations": [{**base["evaluations"][0], **change}, base["evaluations"][1]],
+    }
+    names = [
+        name(config(**x))
+        for x in (
+            base,
+            {**base, "stop_when": {"metric": "loss.val", "patience": 3}},
+            other(every=20),
+            other(limit=5),
+        )
+    ]
     assert len({*names, name(config())}) == 5
-    unconcerned = {**base, "evaluations": [base["evaluations"][0], {"type": "loss", "name": "other", "every": 99, "limit": 3}]}
+    unconcerned = {
+        **base,
+        "evaluations": [base["evaluations"][0], {"type": "loss", "name": "other", "every": 99, "limit": 3}],
+    }
     assert name(config(**unconcerned)) == names[0]
 
 
@@ -262,7 +281,10 @@ def test_possible_combinations_pass() -> None:
         ({"plan": {"program": "captured"}}, "plan.program"),
         ({"plan": {"threads": 0}}, "plan.threads"),
         ({"evaluations": {"type": "loss"}}, "evaluations: expected a list of evaluations"),
-        ({"model": {"type": "transformer", "n_head": 4}}, "model.n_head: unknown key; did you mean 'n_heads'"),
+        (
+            {"model": {"type": "transformer", "n_head": 4}},
+            "model.n_head: unknown key; did you mean 'n_heads'",
+        ),
         ({"modle": {}}, "modle: unknown key; did you mean 'model'"),
         ({"model": None}, "model"),
     ],

@@ -49,14 +49,20 @@ def test_a_list_axis_is_a_path_and_its_values() -> None:
     found = points("axes: {model.n_layers: [1, 3], direction.type: [forward, backward]}\nseeds: [1, 2]\n")
     combinations = list(itertools.product(["1", "3"], ["forward", "backward"], [1, 2]))
     assert [(p.levels["model.n_layers"], p.levels["direction.type"], p.seed) for p in found] == combinations
-    assert [(str(p.config.model.n_layers), p.config.direction.type, p.config.seed) for p in found] == combinations
+    assert [
+        (str(p.config.model.n_layers), p.config.direction.type, p.config.seed) for p in found
+    ] == combinations
     assert found[0].name == "model.n_layers=1/direction.type=forward/seed=1"
     assert len({p.run for p in found}) == 8
-    assert all(p.run.endswith(p.run[-10:]) and p.run.startswith("question-formation-transformer-") for p in found)
+    assert all(
+        p.run.endswith(p.run[-10:]) and p.run.startswith("question-formation-transformer-") for p in found
+    )
 
 
 def test_levels_of_every_plain_kind_have_names() -> None:
-    found = points("axes: {objective.bos: [true, false], model.d_ff: [null, 12], optimizer.lr: [0.1, 1e-4]}\n")
+    found = points(
+        "axes: {objective.bos: [true, false], model.d_ff: [null, 12], optimizer.lr: [0.1, 1e-4]}\n"
+    )
     assert {axis: sorted({p.levels[axis] for p in found}) for axis in found[0].levels} == {
         "objective.bos": ["false", "true"],
         "model.d_ff": ["12", "none"],
@@ -78,27 +84,45 @@ axes:
     by_level = {p.levels["family"]: p.config for p in found}
     assert (by_level["small"].model.d_model, by_level["small"].model.n_layers) == (8, 2)
     gru = by_level["gru"]
-    assert (gru.model.type, gru.model.cell, gru.model.d_model, gru.model.n_layers) == ("recurrent", "gru", 24, 2)
+    assert (gru.model.type, gru.model.cell, gru.model.d_model, gru.model.n_layers) == (
+        "recurrent",
+        "gru",
+        24,
+        2,
+    )
     assert gru.optimizer.lr == 0.5
     runs = {p.levels["family"]: p.run for p in found}
     assert runs["base"] == runs["same"] != runs["small"], "points with the same science are the same run"
 
 
 def test_a_component_of_one_axis_and_a_path_into_it_of_another() -> None:
-    for axes in ("family: {gru: {model: {type: recurrent, cell: gru}}}, model.d_model: [8, 12]", "model.d_model: [8, 12], family: {gru: {model: {type: recurrent, cell: gru}}}"):
+    for axes in (
+        "family: {gru: {model: {type: recurrent, cell: gru}}}, model.d_model: [8, 12]",
+        "model.d_model: [8, 12], family: {gru: {model: {type: recurrent, cell: gru}}}",
+    ):
         found = points(f"axes: {{{axes}}}\n")
         assert [(p.config.model.cell, p.config.model.d_model) for p in found] == [("gru", 8), ("gru", 12)]
 
 
 def test_a_wider_path_applies_before_a_narrower_one_whatever_their_order() -> None:
-    for axes in ("view: {half: {view: {fraction: 0.5}}}, view.splits: [[train], [val]]", "view.splits: [[train], [val]], view: {half: {view: {fraction: 0.5}}}"):
+    for axes in (
+        "view: {half: {view: {fraction: 0.5}}}, view.splits: [[train], [val]]",
+        "view.splits: [[train], [val]], view: {half: {view: {fraction: 0.5}}}",
+    ):
         found = points(f"axes: {{{axes}}}\n")
-        assert {(p.config.view.fraction, p.config.view.splits) for p in found} == {(0.5, ("train",)), (0.5, ("val",))}
+        assert {(p.config.view.fraction, p.config.view.splits) for p in found} == {
+            (0.5, ("train",)),
+            (0.5, ("val",)),
+        }
 
 
 def test_nested_settings_of_a_level_are_paths() -> None:
     (found,) = points("axes: {size: {tiny: {model: {d_model: 8, n_heads: 1}, train: {max_steps: 3}}}}\n")
-    assert (found.config.model.d_model, found.config.model.n_layers, found.config.train.max_steps) == (8, 2, 3)
+    assert (found.config.model.d_model, found.config.model.n_layers, found.config.train.max_steps) == (
+        8,
+        2,
+        3,
+    )
     assert found.config.train.global_batch_size == 4
 
 
@@ -139,11 +163,16 @@ def test_an_error_names_the_line_of_the_base() -> None:
 
 # --- exclusions and selections ----------------------------------------------------------------------
 
-GRID = "axes: {direction.type: [forward, backward], model.n_layers: [1, 2, 3], objective.bos: [true, false]}\n"
+GRID = (
+    "axes: {direction.type: [forward, backward], model.n_layers: [1, 2, 3], objective.bos: [true, false]}\n"
+)
 
 
 def test_exclusions() -> None:
-    found = points(GRID + "exclude: [{direction.type: backward, model.n_layers: [1, 3]}, {objective.bos: false, model.n_layers: 2}]\n")
+    found = points(
+        GRID
+        + "exclude: [{direction.type: backward, model.n_layers: [1, 3]}, {objective.bos: false, model.n_layers: 2}]\n"
+    )
     kept = [(d, n, b) for d in ("forward", "backward") for n in "123" for b in ("true", "false")
             if not (d == "backward" and n in "13") and not (b == "false" and n == "2")]  # fmt: skip
     assert [tuple(p.levels.values()) for p in found] == kept
@@ -151,12 +180,17 @@ def test_exclusions() -> None:
 
 def test_a_combination_that_makes_no_sense_can_be_excluded() -> None:
     text = "axes: {family: {gru: {model: {type: recurrent}}, gpt: {}}, model.n_heads: [1, 2]}\nexclude: [{family: gru, model.n_heads: 2}, {family: gru, model.n_heads: 1}]\n"
-    assert [p.name for p in points(text)] == ["family=gpt/model.n_heads=1/seed=1", "family=gpt/model.n_heads=2/seed=1"]
+    assert [p.name for p in points(text)] == [
+        "family=gpt/model.n_heads=1/seed=1",
+        "family=gpt/model.n_heads=2/seed=1",
+    ]
 
 
 def test_only() -> None:
     found = points(GRID, only={"direction.type": ["backward"], "model.n_layers": ["1", "3"]})
-    assert [tuple(p.levels.values()) for p in found] == list(itertools.product(["backward"], "13", ["true", "false"]))
+    assert [tuple(p.levels.values()) for p in found] == list(
+        itertools.product(["backward"], "13", ["true", "false"])
+    )
     everything = {p.name: p.run for p in points(GRID)}
     assert all(everything[p.name] == p.run for p in found), "a selection does not change what is selected"
 
@@ -164,7 +198,10 @@ def test_only() -> None:
 @pytest.mark.parametrize(
     ("only", "message"),
     [
-        ({"directon": ["x"]}, r"--only directon: the study has no such axis \(axes: direction\.type, model\.n_layers, objective\.bos\)"),
+        (
+            {"directon": ["x"]},
+            r"--only directon: the study has no such axis \(axes: direction\.type, model\.n_layers, objective\.bos\)",
+        ),
         ({"model.n_layers": ["4"]}, r"--only model\.n_layers=4: no such level \(levels: 1, 2, 3\)"),
     ],
 )
@@ -178,19 +215,27 @@ def test_only_what_there_is(only: dict, message: str) -> None:
 
 def test_overrides_change_the_base() -> None:
     found = points(GRID, overrides=["train.max_steps=7", "model.d_model=8", "evaluations.0.every=3"])
-    assert {(p.config.train.max_steps, p.config.model.d_model, p.config.evaluations[0].every) for p in found} == {(7, 8, 3)}
+    assert {
+        (p.config.train.max_steps, p.config.model.d_model, p.config.evaluations[0].every) for p in found
+    } == {(7, 8, 3)}
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.n_layers=5", r"override model\.n_layers: the axis 'model\.n_layers' sets it; choose a level with --only model\.n_layers=LEVEL \(levels: 1, 2, 3\)"),
+        (
+            "model.n_layers=5",
+            r"override model\.n_layers: the axis 'model\.n_layers' sets it; choose a level with --only model\.n_layers=LEVEL \(levels: 1, 2, 3\)",
+        ),
         ("model={type: recurrent}", r"override model: the axis 'model\.n_layers' sets it"),
         ("direction.type=backward", r"override direction\.type: the axis 'direction\.type' sets it"),
         ("seed=5", r"override seed: a study's seeds are set with --seeds, for example --seeds 1,2,3"),
         ("model.n_layer=5", r"command line: model\.n_layer: unknown key; did you mean 'n_layers'"),
         ("train.max_steps=many", r"command line: train\.max_steps: input should be a valid integer"),
-        ("evaluations.3.every=5", r"command line: evaluations\.3\.every: there is no evaluations\.3 to change"),
+        (
+            "evaluations.3.every=5",
+            r"command line: evaluations\.3\.every: there is no evaluations\.3 to change",
+        ),
         ("axes.model.n_layers=[9]", r"axes: unknown key"),
     ],
 )
@@ -234,17 +279,21 @@ def test_presets(tmp_path: Path) -> None:
     quick = Study.load(path, "quick").expand(tmp_path)
     assert [(p.seed, p.config.model.n_layers, p.config.train.max_steps) for p in quick] == [(5, 1, 2)]
     nested = Study.load(path, "nested").expand(tmp_path)
-    assert [(p.seed, p.config.model.cell, p.config.model.n_layers, p.config.train.max_steps) for p in nested] == [
-        (s, "gru", 2, 3) for s in (1, 2, 3)
+    assert [
+        (p.seed, p.config.model.cell, p.config.model.n_layers, p.config.train.max_steps) for p in nested
+    ] == [(s, "gru", 2, 3) for s in (1, 2, 3)]
+    assert [p.run for p in Study.load(path, "nothing").expand(tmp_path)] == [
+        p.run for p in Study.load(path).expand(tmp_path)
     ]
-    assert [p.run for p in Study.load(path, "nothing").expand(tmp_path)] == [p.run for p in Study.load(path).expand(tmp_path)]
     with pytest.raises(UserError, match=r"has no preset 'quik' \(presets: quick, nested, nothing\)"):
         Study.load(path, "quik")
 
 
 def test_a_preset_is_named_in_errors(tmp_path: Path) -> None:
     path = written(tmp_path, "presets: {bad: {base.train.max_step: 2}}\n")
-    with pytest.raises(ConfigError, match="preset bad: train.max_step: unknown key; did you mean 'max_steps'"):
+    with pytest.raises(
+        ConfigError, match="preset bad: train.max_step: unknown key; did you mean 'max_steps'"
+    ):
         Study.load(path, "bad").expand(tmp_path)
 
 
@@ -252,7 +301,10 @@ def test_where_studies_are_found(tmp_path: Path) -> None:
     assert find_study(written(tmp_path, "")) == tmp_path / "s.yaml"
     with pytest.raises(UserError, match=r"none\.yaml: no such study file"):
         find_study(str(tmp_path / "none.yaml"))
-    with pytest.raises(UserError, match=r"unknown study 'hierarchical-generalisation'; did you mean 'hierarchical-generalization'\?"):
+    with pytest.raises(
+        UserError,
+        match=r"unknown study 'hierarchical-generalisation'; did you mean 'hierarchical-generalization'\?",
+    ):
         find_study("hierarchical-generalisation")
     (tmp_path / "run.yaml").write_text("corpus: {type: x}\n")
     with pytest.raises(ConfigError, match="not a study file: the key `study` is missing"):
@@ -283,12 +335,21 @@ def test_child_runs_start_from_checkpoints() -> None:
     found = points(STAGES)
     base, tune, more = ([p for p in found if p.stage == s] for s in ("base", "tune", "more"))
     assert [len(x) for x in (base, tune, more)] == [2, 4, 4]
-    assert [(p.levels["model.n_layers"], p.levels["start_step"]) for p in tune] == [("1", "10"), ("1", "20"), ("2", "10"), ("2", "20")]
+    assert [(p.levels["model.n_layers"], p.levels["start_step"]) for p in tune] == [
+        ("1", "10"),
+        ("1", "20"),
+        ("2", "10"),
+        ("2", "20"),
+    ]
     for p in tune:
         start = p.config.start
         assert p.parent in {b.run for b in base} and start.path == str(Path("runs") / p.parent)
         assert (start.type, str(start.step), start.parts) == ("run", p.levels["start_step"], ("stack\\..*",))
-        assert (p.config.train.max_steps, p.config.direction.type, p.config.optimizer.lr) == (5, "backward", 1e-3)
+        assert (p.config.train.max_steps, p.config.direction.type, p.config.optimizer.lr) == (
+            5,
+            "backward",
+            1e-3,
+        )
         assert p.name.startswith("tune/model.n_layers=")
     assert {p.parent for p in more} == {p.run for p in tune}
     assert {p.config.optimizer.lr for p in more} == {0.5} and {p.config.train.max_steps for p in more} == {5}
@@ -305,12 +366,18 @@ def test_where_the_runs_lie_does_not_name_the_children() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("stages: {a: {start: {steps: [30]}}}", r"stages\.a\.start\.steps: 30 is beyond max_steps 20 of seed=1"),
+        (
+            "stages: {a: {start: {steps: [30]}}}",
+            r"stages\.a\.start\.steps: 30 is beyond max_steps 20 of seed=1",
+        ),
         ("stages: {a: {start: {steps: []}}}", r"stages\.a\.start: steps"),
         ("stages: {a: {train.max_steps: 3}}", r"stages\.a\.start: steps: missing"),
         ("stages: {a: {start: {stage: b, steps: [3]}}}", r"stages\.a\.start\.stage: no runs of stage 'b'"),
         ("stages: {a: {start: {step: [3]}}}", r"unknown key; did you mean 'steps'"),
-        ("stages: {a: {start: {steps: [3]}, train.max_step: 3}}", r"stages\.a: train\.max_step: unknown key; did you mean 'max_steps'"),
+        (
+            "stages: {a: {start: {steps: [3]}, train.max_step: 3}}",
+            r"stages\.a: train\.max_step: unknown key; did you mean 'max_steps'",
+        ),
     ],
 )
 def test_stages_that_cannot_be(text: str, message: str) -> None:
@@ -334,7 +401,9 @@ def test_the_index_lists_every_point(tmp_path: Path) -> None:
 
 
 def test_flatten() -> None:
-    assert flatten({"a": {"b": 1, "c.d": 2}, "e": {"type": "x", "f": 1}, "g": {}, "h": [1], "i.0.j": None}) == {
+    assert flatten(
+        {"a": {"b": 1, "c.d": 2}, "e": {"type": "x", "f": 1}, "g": {}, "h": [1], "i.0.j": None}
+    ) == {
         ("a", "b"): 1,
         ("a", "c", "d"): 2,
         ("e",): {"type": "x", "f": 1},

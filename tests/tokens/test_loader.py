@@ -109,9 +109,13 @@ def test_batches_may_hold_two_epochs(store: TokenStore) -> None:
 
 
 @given(st.integers(1, 13), st.integers(1, 13), st.integers(0, 20), st.integers(1, 13))
-def test_processes_share_the_global_batch(store: TokenStore, size: int, ranks: int, step: int, micro: int) -> None:
+def test_processes_share_the_global_batch(
+    store: TokenStore, size: int, ranks: int, step: int, micro: int
+) -> None:
     if ranks > size:
-        with pytest.raises(UserError, match=f"{ranks} processes cannot share a global batch of {size} examples"):
+        with pytest.raises(
+            UserError, match=f"{ranks} processes cannot share a global batch of {size} examples"
+        ):
             loader(store, global_batch_size=size, rank=0, world_size=ranks)
         return
     whole = loader(store, global_batch_size=size)

@@ -56,7 +56,9 @@ def test_documents_each_once_and_whole(lengths: list[int], seed: int, epoch: int
 
 def test_a_new_order_every_epoch_and_seed() -> None:
     lengths = np.ones(50, dtype=np.int64)
-    order = lambda seed, epoch: [packing("documents").plan(lengths, seed, epoch).pieces(i)[0].document for i in range(50)]
+    order = lambda seed, epoch: [
+        packing("documents").plan(lengths, seed, epoch).pieces(i)[0].document for i in range(50)
+    ]
     orders = {tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1, 2)}
     assert len(orders) == 6
     assert order(1, 2) == order(1, 2)
@@ -64,7 +66,10 @@ def test_a_new_order_every_epoch_and_seed() -> None:
 
 
 def test_a_document_beyond_max_length_is_named() -> None:
-    with pytest.raises(UserError, match=r"packing\.max_length is 4 but document 1 has 5 tokens; raise it or use packing type windows"):
+    with pytest.raises(
+        UserError,
+        match=r"packing\.max_length is 4 but document 1 has 5 tokens; raise it or use packing type windows",
+    ):
         packing("documents", max_length=4).plan(np.array([3, 5, 4]), 1, 0)
     assert len(packing("documents", max_length=5).plan(np.array([3, 5, 4]), 1, 0)) == 3
 
@@ -72,14 +77,19 @@ def test_a_document_beyond_max_length_is_named() -> None:
 # --- windows ----------------------------------------------------------------------------------------
 
 
-@given(lengths_, st.integers(1, 20), st.booleans(), st.sampled_from(ORDERS), st.integers(0, 9), st.integers(0, 3))
+@given(
+    lengths_, st.integers(1, 20), st.booleans(), st.sampled_from(ORDERS), st.integers(0, 9), st.integers(0, 3)
+)
 def test_windows_are_slices_of_the_joined_documents(
     lengths: list[int], seq_len: int, separator: bool, order: str, seed: int, epoch: int
 ) -> None:
     total = sum(lengths) + separator * len(lengths)
     maker = packing("windows", seq_len=seq_len, separator=separator, order=order)
     if total < seq_len:
-        with pytest.raises(UserError, match=f"{total} tokens do not fill one window of seq_len {seq_len}; use a shorter seq_len"):
+        with pytest.raises(
+            UserError,
+            match=f"{total} tokens do not fill one window of seq_len {seq_len}; use a shorter seq_len",
+        ):
             maker.plan(np.array(lengths), seed, epoch)
         return
     plan = maker.plan(np.array(lengths), seed, epoch)
@@ -102,7 +112,9 @@ def joined_order(plan: object) -> list[int]:
 
 @given(st.lists(st.integers(1, 12), min_size=9, max_size=25), st.integers(0, 9))
 def test_when_documents_are_joined_anew(lengths: list[int], seed: int) -> None:
-    order = lambda kind, epoch, seed=seed: joined_order(packing("windows", seq_len=1, order=kind).plan(np.array(lengths), seed, epoch))
+    order = lambda kind, epoch, seed=seed: joined_order(
+        packing("windows", seq_len=1, order=kind).plan(np.array(lengths), seed, epoch)
+    )
     identity = list(range(len(lengths)))
     assert order("corpus", 0) == order("corpus", 1) == identity
     assert order("once", 0) == order("once", 1) != identity
@@ -112,7 +124,9 @@ def test_when_documents_are_joined_anew(lengths: list[int], seed: int) -> None:
 
 def test_windows_are_visited_in_another_order_every_epoch() -> None:
     maker = packing("windows", seq_len=2, separator=False, order="corpus")
-    visits = [[maker.plan(np.full(40, 2), 1, epoch).pieces(i)[0].document for i in range(40)] for epoch in range(3)]
+    visits = [
+        [maker.plan(np.full(40, 2), 1, epoch).pieces(i)[0].document for i in range(40)] for epoch in range(3)
+    ]
     assert all(sorted(visit) == list(range(40)) for visit in visits)
     assert len({tuple(visit) for visit in visits}) == 3
 
@@ -144,7 +158,9 @@ def test_a_hand_worked_stream() -> None:
     assert windows[1] == [Piece(1, 0, 1), Piece(SEPARATOR, 0, 1), Piece(2, 0, 2)]
 
 
-@pytest.mark.parametrize(("kind", "options", "longest"), [("documents", {"max_length": 9}, 9), ("windows", {"seq_len": 7}, 7)])
+@pytest.mark.parametrize(
+    ("kind", "options", "longest"), [("documents", {"max_length": 9}, 9), ("windows", {"seq_len": 7}, 7)]
+)
 def test_longest_example(kind: str, options: dict, longest: int) -> None:
     assert packing(kind, **options).longest == longest
 

@@ -68,7 +68,12 @@ def test_progress_counts_documents_and_tokens(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(preparation, "PART", 2)
     write_corpus(tmp_path / "corpus", {"train": ["a b", "c", "d e f"], "val": ["a"]})
     told: list[tuple[str, int, int]] = []
-    prepare(corpus_config(tmp_path / "corpus"), tokenizer_config(), tmp_path / "stores", progress=lambda *x: told.append(x))
+    prepare(
+        corpus_config(tmp_path / "corpus"),
+        tokenizer_config(),
+        tmp_path / "stores",
+        progress=lambda *x: told.append(x),
+    )
     assert told == [("train", 2, 3), ("train", 3, 6), ("val", 1, 1)]
 
 
@@ -94,7 +99,9 @@ BAD: list[tuple[Documents, str]] = [
 
 
 @pytest.mark.parametrize(("documents", "message"), BAD, ids=lambda x: x[:40] if isinstance(x, str) else "")
-def test_bad_documents_are_named_and_nothing_is_left(tmp_path: Path, documents: Documents, message: str) -> None:
+def test_bad_documents_are_named_and_nothing_is_left(
+    tmp_path: Path, documents: Documents, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         toy_store(tmp_path, documents)
     assert stores(tmp_path) == []
@@ -103,7 +110,11 @@ def test_bad_documents_are_named_and_nothing_is_left(tmp_path: Path, documents: 
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        (Document("a", {"k": 1}), Document("a", {"k": "x"}), "documents of split 'train' have different fields"),
+        (
+            Document("a", {"k": 1}),
+            Document("a", {"k": "x"}),
+            "documents of split 'train' have different fields",
+        ),
         (Document("a", {"k": 1}), Document("a"), "documents of split 'train' have different fields"),
         (Document("a", {}, {"c": [1]}), Document("a"), "documents of split 'train' carry different channels"),
     ],
@@ -117,7 +128,9 @@ def test_parts_must_agree_too(
     assert stores(tmp_path) == []
 
 
-def test_a_later_document_is_numbered_through_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_document_is_numbered_through_the_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(preparation, "PART", 3)
     with pytest.raises(UserError, match="document 7 of split 'train': has no token"):
         toy_store(tmp_path, {"train": ["a"] * 7 + [" "] + ["b"] * 3})
@@ -133,7 +146,9 @@ def test_after_a_refusal_the_mended_corpus_is_prepared(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", [1, 2, 100])
-def test_overlap_counts_documents_two_splits_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+def test_overlap_counts_documents_two_splits_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
     monkeypatch.setattr(preparation, "PART", part)
     splits: dict[str, Sequence[str]] = {
         "train": ["a b", "a b", "c", "d e", "f"],
@@ -154,7 +169,9 @@ def test_channel_values_at_the_first_character_of_each_token(tmp_path: Path) -> 
     text = " ab  c"
     store = toy_store(tmp_path, {"train": [Document(text, {}, {"place": range(len(text))})]})
     assert store.split("train").channel("place", 0).tolist() == [1, 5]
-    characters = toy_store(tmp_path, {"train": [Document(text, {}, {"place": range(len(text))})]}, "character")
+    characters = toy_store(
+        tmp_path, {"train": [Document(text, {}, {"place": range(len(text))})]}, "character"
+    )
     assert characters.split("train").channel("place", 0).tolist() == list(range(6))
 
 
@@ -183,7 +200,9 @@ def test_a_tokenizer_from_outside_works_in_worker_processes(tmp_path: Path) -> N
     write_corpus(tmp_path / "corpus", {"train": ["a b", "c"]})
     found = {}
     for workers in (0, 2):
-        store: TokenStore = prepare(corpus_config(tmp_path / "corpus"), config, tmp_path / f"stores{workers}", workers)
+        store: TokenStore = prepare(
+            corpus_config(tmp_path / "corpus"), config, tmp_path / f"stores{workers}", workers
+        )
         found[workers] = contents(store.folder)
         assert open_tokenizer(config, store.folder).symbols == ["<pad>", "A!", "B!", "C!"]
     assert found[0] == found[2]

@@ -71,7 +71,9 @@ def test_every_document_comes_back(store: TokenStore) -> None:
         for i, document in enumerate(members):
             ids, first = tokenizer.encode(document.text)
             assert split.tokens(i).tolist() == ids.tolist()
-            assert split.channel("place", i).tolist() == first.tolist(), "a token has the value at its first character"
+            assert split.channel("place", i).tolist() == first.tolist(), (
+                "a token has the value at its first character"
+            )
             whole = store.view(name)
             assert whole.fields(i) == document.fields
             assert {type(v) for v in whole.fields(i).values()} == {str, int, float, bool}
@@ -141,7 +143,9 @@ views = st.fixed_dictionaries(
     optional={
         "keep": st.lists(conditions, max_size=2) | conditions,
         "drop": st.lists(conditions, max_size=2),
-        "quotas": st.lists(st.fixed_dictionaries({"where": conditions, "count": st.integers(0, 20)}), max_size=2),
+        "quotas": st.lists(
+            st.fixed_dictionaries({"where": conditions, "count": st.integers(0, 20)}), max_size=2
+        ),
         "fraction": st.integers(1, 100).map(lambda percent: percent / 100),
     },
 )
@@ -149,7 +153,9 @@ views = st.fixed_dictionaries(
 
 def naive(members: list[Document], config: ViewConfig) -> list[int]:
     """The documents a view keeps, one by one."""
-    kept = [i for i, d in enumerate(members) if not config.keep or any(matches(d.fields, c) for c in config.keep)]
+    kept = [
+        i for i, d in enumerate(members) if not config.keep or any(matches(d.fields, c) for c in config.keep)
+    ]
     kept = [i for i in kept if not any(matches(members[i].fields, c) for c in config.drop)]
     for quota in config.quotas:
         count, left = 0, []
@@ -186,13 +192,18 @@ def test_a_view_keeps_what_a_naive_filter_keeps(store: TokenStore, data: dict) -
 def test_a_view_of_named_splits(store: TokenStore) -> None:
     config = view({"keep": {"kind": "decl"}, "splits": ["val"]})
     assert len(store.view("train", config)) == 100
-    assert {store.view("val", config).fields(i)["kind"] for i in range(len(store.view("val", config)))} == {"decl"}
+    assert {store.view("val", config).fields(i)["kind"] for i in range(len(store.view("val", config)))} == {
+        "decl"
+    }
 
 
 @pytest.mark.parametrize(
     ("condition", "message"),
     [
-        ({"knid": "decl"}, r"no field 'knid'; did you mean 'kind'\? \(fields: kind, n, share, agree, number\)"),
+        (
+            {"knid": "decl"},
+            r"no field 'knid'; did you mean 'kind'\? \(fields: kind, n, share, agree, number\)",
+        ),
         ({"kind": "qest"}, r"no document has kind = 'qest'; values are PAST, decl, quest"),
         ({"kind": ["decl", "qest"]}, r"no document has kind = 'qest'"),
         ({"kind": 3}, r"field 'kind' holds PAST, decl, quest, found 3"),
@@ -208,7 +219,9 @@ def test_a_view_of_named_splits(store: TokenStore) -> None:
     ],
 )
 @pytest.mark.parametrize("place", ["keep", "drop", "quotas"])
-def test_conditions_that_cannot_be_meant(store: TokenStore, condition: dict, message: str, place: str) -> None:
+def test_conditions_that_cannot_be_meant(
+    store: TokenStore, condition: dict, message: str, place: str
+) -> None:
     data = {"quotas": [{"where": condition, "count": 1}]} if place == "quotas" else {place: [condition]}
     with pytest.raises(UserError, match=message):
         store.view("train", view(data))
@@ -258,7 +271,9 @@ def copied(store: TokenStore, folder: Path) -> Path:
 
 
 def files_of(store: TokenStore) -> list[str]:
-    return sorted(str(p.relative_to(store.folder)) for p in (store.folder / "val").glob("part-*") if p.suffix != ".json")
+    return sorted(
+        str(p.relative_to(store.folder)) for p in (store.folder / "val").glob("part-*") if p.suffix != ".json"
+    )
 
 
 def test_every_file_is_under_a_checksum(store: TokenStore, tmp_path: Path) -> None:
@@ -269,7 +284,10 @@ def test_every_file_is_under_a_checksum(store: TokenStore, tmp_path: Path) -> No
         content = bytearray((folder / name).read_bytes())
         content[-1] ^= 1
         (folder / name).write_bytes(bytes(content))
-        with pytest.raises(Damaged, match=rf"{name}: content differs from its checksum; delete the store and prepare it again"):
+        with pytest.raises(
+            Damaged,
+            match=rf"{name}: content differs from its checksum; delete the store and prepare it again",
+        ):
             TokenStore(folder).verify()
         (folder / name).unlink()
         with pytest.raises(Damaged, match=rf"{name}: missing"):

@@ -26,7 +26,11 @@ def test_words_and_back(documents: list[str]) -> None:
     for text in documents:
         ids, first = tokenizer.encode(text)
         words = re.split(r"\s+", text.strip())
-        assert [tokenizer.symbols[i] for i in ids] == [text[a:][: len(w)] for a, w in zip(first, words, strict=True)] == words
+        assert (
+            [tokenizer.symbols[i] for i in ids]
+            == [text[a:][: len(w)] for a, w in zip(first, words, strict=True)]
+            == words
+        )
         assert tokenizer.decode(ids) == " ".join(words)
 
 
@@ -42,7 +46,10 @@ def test_characters_and_back(documents: list[str]) -> None:
 @BOTH
 def test_the_vocabulary_is_padding_and_the_distinct_symbols_in_order(name: str) -> None:
     tokenizer = toy_tokenizer(["b a b", "É c"], name)
-    assert tokenizer.symbols == ["<pad>", *sorted({"a", "b", "c", "É"} | ({" "} if name == "character" else set()))]
+    assert tokenizer.symbols == [
+        "<pad>",
+        *sorted({"a", "b", "c", "É"} | ({" "} if name == "character" else set())),
+    ]
     assert tokenizer.vocab_size == len(tokenizer.symbols)
     assert tokenizer.roles == {"pad": 0}
     assert tokenizer.id("a") == tokenizer.symbols.index("a")
@@ -61,7 +68,9 @@ def test_declared_symbols_are_in_the_vocabulary(name: str) -> None:
 
 @BOTH
 @given(documents=st.lists(texts, min_size=1, max_size=4))
-def test_a_saved_tokenizer_is_the_same(tmp_path_factory: pytest.TempPathFactory, name: str, documents: list[str]) -> None:
+def test_a_saved_tokenizer_is_the_same(
+    tmp_path_factory: pytest.TempPathFactory, name: str, documents: list[str]
+) -> None:
     folder = tmp_path_factory.mktemp("t")
     tokenizer = toy_tokenizer(documents, name)
     write_atomic(folder / FILE, tokenizer.dump())
@@ -75,11 +84,15 @@ def test_a_saved_tokenizer_is_the_same(tmp_path_factory: pytest.TempPathFactory,
 
 
 # Rust and Python disagree on the separators U+001C to U+001F only.
-shared_texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\x1c\x1d\x1e\x1f"), min_size=1, max_size=30)
+shared_texts = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0\x1c\x1d\x1e\x1f"), min_size=1, max_size=30
+)
 
 
 @BOTH
-@given(documents=st.lists(shared_texts.filter(lambda t: t.split() and "<pad>" not in t), min_size=1, max_size=4))
+@given(
+    documents=st.lists(shared_texts.filter(lambda t: t.split() and "<pad>" not in t), min_size=1, max_size=4)
+)
 def test_the_tokenizers_library_gives_the_same_ids(name: str, documents: list[str]) -> None:
     tokenizer = toy_tokenizer(documents, name)
     theirs = Tokenizer.from_str(tokenizer.dump())
@@ -104,7 +117,10 @@ def test_transformers_gives_the_same_ids(tmp_path: Path, name: str) -> None:
 
 def test_an_unknown_word_is_named_with_the_nearest_one() -> None:
     tokenizer = toy_tokenizer(["our newt waits"])
-    with pytest.raises(UserError, match=r"'newts' is not in the vocabulary of 4 symbols; did you mean 'newt'\? \(in: 'our newts waits'\)"):
+    with pytest.raises(
+        UserError,
+        match=r"'newts' is not in the vocabulary of 4 symbols; did you mean 'newt'\? \(in: 'our newts waits'\)",
+    ):
         tokenizer.encode("our newts waits")
     with pytest.raises(UserError, match="'zebra' is not in the vocabulary"):
         tokenizer.id("zebra")
@@ -125,7 +141,17 @@ def test_text_that_cannot_be_a_vocabulary(text: str, message: str) -> None:
         toy_tokenizer(["fine", text])
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"model": {}}', '{"model": {"vocab": ["a"]}}', '{"model": {"vocab": {"a": "x", "b": 1}}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"model": {}}',
+        '{"model": {"vocab": ["a"]}}',
+        '{"model": {"vocab": {"a": "x", "b": 1}}}',
+    ],
+)
 def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
     with pytest.raises(Damaged, match=FILE):
@@ -156,6 +182,8 @@ def test_roles_come_after_the_base_ids_in_the_order_asked_for() -> None:
 
 
 def test_fingerprints_tell_vocabularies_apart() -> None:
-    found = {toy_tokenizer(t, n).fingerprint() for t in (["a b"], ["a c"], ["ab"]) for n in ("word", "character")}
+    found = {
+        toy_tokenizer(t, n).fingerprint() for t in (["a b"], ["a c"], ["ab"]) for n in ("word", "character")
+    }
     assert len(found) == 6
     assert toy_tokenizer(["b a"]).fingerprint() == toy_tokenizer(["a b a"]).fingerprint()

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.builders import tiny_run
 from torch import nn
 
 from lexarium.foundation.files import Damaged
 from lexarium.training import checkpoint
 from lexarium.training.checkpoint import CheckpointConfig
-from tests.builders import tiny_run
 
 
 def permanent(config: CheckpointConfig, max_steps: int) -> list[int]:
@@ -25,16 +25,29 @@ def test_permanent_steps_by_hand() -> None:
     assert permanent(CheckpointConfig(log_spaced=4), 1000) == [1, 10, 100, 1000]
     assert permanent(CheckpointConfig(log_spaced=3), 1000) == [1, 32, 1000]  # sqrt(1000) = 31.6
     assert permanent(CheckpointConfig(log_spaced=1), 50) == [1, 50]
-    assert permanent(CheckpointConfig(every=300, at=(7,), log_spaced=4), 1000) == [1, 7, 10, 100, 300, 600, 900, 1000]
+    assert permanent(CheckpointConfig(every=300, at=(7,), log_spaced=4), 1000) == [
+        1,
+        7,
+        10,
+        100,
+        300,
+        600,
+        900,
+        1000,
+    ]
 
 
 def save(run: Path, step: int) -> None:
     model = nn.Linear(2, 1)
-    checkpoint.write(checkpoint.directory(run, step), model, torch.optim.SGD(model.parameters(), lr=1.0), {"step": step})
+    checkpoint.write(
+        checkpoint.directory(run, step), model, torch.optim.SGD(model.parameters(), lr=1.0), {"step": step}
+    )
 
 
 @pytest.mark.parametrize(("keep", "left"), [(1, [4, 6, 8]), (2, [4, 5, 6, 8]), (9, [2, 3, 4, 5, 6, 8])])
-def test_pruning_keeps_permanent_ones_and_the_newest_of_the_others(keep: int, left: list[int], tmp_path: Path) -> None:
+def test_pruning_keeps_permanent_ones_and_the_newest_of_the_others(
+    keep: int, left: list[int], tmp_path: Path
+) -> None:
     config = CheckpointConfig(at=(4, 8), keep=keep)
     for step in (2, 3, 4, 5, 6, 8):
         save(tmp_path, step)
@@ -54,7 +67,9 @@ def test_pruning_looks_at_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_run_keeps_what_its_policy_says(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path, checkpoint={"every": 0, "at": [0, 3], "log_spaced": 3, "minutes": 1e-9, "keep": 2})
+    run = tiny_run(
+        tmp_path, checkpoint={"every": 0, "at": [0, 3], "log_spaced": 3, "minutes": 1e-9, "keep": 2}
+    )
     run.train()
     assert checkpoint.steps(run.path) == [0, 1, 3, 10, 11, 12]  # 1, sqrt(12) = 3, 12; rolling: 10, 11
 
@@ -66,7 +81,9 @@ def test_without_rolling_checkpoints_only_the_last_step_is_saved(tmp_path: Path)
 
 
 def test_the_policy_is_not_part_of_the_name(tmp_path: Path) -> None:
-    names = {tiny_run(tmp_path, checkpoint=c).path.name for c in ({"every": 1}, {"every": 2}, {"log_spaced": 3})}
+    names = {
+        tiny_run(tmp_path, checkpoint=c).path.name for c in ({"every": 1}, {"every": 2}, {"log_spaced": 3})
+    }
     assert len(names) == 1
 
 
@@ -83,7 +100,9 @@ def test_a_checkpoint_of_another_shape_is_refused_with_the_difference(tmp_path: 
 def test_tied_weights_are_saved_once_and_stay_tied(tmp_path: Path) -> None:
     model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
     model["b"].weight = model["a"].weight
-    checkpoint.write(checkpoint.directory(tmp_path, 1), model, torch.optim.SGD(model.parameters(), lr=1.0), {})
+    checkpoint.write(
+        checkpoint.directory(tmp_path, 1), model, torch.optim.SGD(model.parameters(), lr=1.0), {}
+    )
     other = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
     other["b"].weight = other["a"].weight
     checkpoint.load_model(checkpoint.directory(tmp_path, 1), other)

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from tests import processes
+from tests.builders import ENCODER_DECODER, RECURRENT, STACK, tiny_run
 
 from lexarium.foundation.files import read_lines
 from lexarium.models.build import build_model
@@ -23,8 +25,6 @@ from lexarium.training.parallel import World
 from lexarium.training.program import EagerProgram
 from lexarium.training.signals import REQUEUE, StopFlag
 from lexarium.training.step import TrainStep
-from tests import processes
-from tests.builders import ENCODER_DECODER, RECURRENT, STACK, tiny_run
 
 pytestmark = pytest.mark.distributed
 
@@ -113,7 +113,9 @@ def assert_close(run: Run, other: Run) -> None:
         for name, value in b.items():
             exact = name in ("step", "epoch", "tokens", "lr", "skipped", "non_finite")
             assert a[name] == (value if exact else pytest.approx(value, rel=1e-5)), name
-    for (name, step, metrics), (_, _, others) in zip(run.files.evaluations(), other.files.evaluations(), strict=True):
+    for (name, step, metrics), (_, _, others) in zip(
+        run.files.evaluations(), other.files.evaluations(), strict=True
+    ):
         assert metrics == pytest.approx(others, rel=1e-5), (name, step)
     ours, theirs = (load_file(checkpoint.directory(r.path, 12) / "model.safetensors") for r in (run, other))
     for name, value in theirs.items():

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.builders import tiny_config, tiny_run
 from torch import Tensor, nn
 
 from lexarium.foundation import registry
@@ -16,7 +17,6 @@ from lexarium.training.optimizers import groups
 from lexarium.training.parallel import World
 from lexarium.training.program import EagerProgram
 from lexarium.training.step import TrainStep
-from tests.builders import tiny_config, tiny_run
 
 CPU = torch.device("cpu")
 
@@ -146,7 +146,9 @@ def test_the_whole_update_equals_a_plain_loop(tmp_path: Path) -> None:
     model, objective = plain.program.step.model, parts.objective
     named = dict(model.named_parameters())
     optimizer = torch.optim.AdamW(
-        [{"params": [p], "weight_decay": 0.1 if p.ndim > 1 else 0.0} for p in named.values()], lr=0.01, foreach=False
+        [{"params": [p], "weight_decay": 0.1 if p.ndim > 1 else 0.0} for p in named.values()],
+        lr=0.01,
+        foreach=False,
     )
     warmup, steps = 3, config.train.max_steps
     for step in range(5):

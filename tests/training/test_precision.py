@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.builders import ENCODER_DECODER, RECURRENT, TRANSFORMER, record, tiny_run
 
 from lexarium.foundation.types import UserError
 from lexarium.training import checkpoint
 from lexarium.training.parallel import check_precision, choose_device
 from lexarium.training.signals import StopFlag
 from lexarium.training.step import autocast
-from tests.builders import ENCODER_DECODER, RECURRENT, TRANSFORMER, record, tiny_run
 
 ARMS = {
     "transformer": {"model": TRANSFORMER},
@@ -51,7 +51,9 @@ def test_precision_is_part_of_the_name(tmp_path: Path) -> None:
 
 def test_fp16_is_refused_on_a_cpu(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, train={"precision": "fp16"})
-    with pytest.raises(UserError, match=r"train\.precision fp16 needs a CUDA device \(found cpu\); use bf16 or fp32"):
+    with pytest.raises(
+        UserError, match=r"train\.precision fp16 needs a CUDA device \(found cpu\); use bf16 or fp32"
+    ):
         run.train()
     assert run.files.status()["state"] == "failed"
     assert not (run.path / "checkpoints").exists() and not (run.path / "metrics.jsonl").exists()

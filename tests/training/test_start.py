@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.builders import RECURRENT, TRANSFORMER, record, tiny_config, tiny_run
 from torch import nn
 
 from lexarium.foundation.files import Damaged
@@ -18,7 +19,6 @@ from lexarium.studies.run import Run
 from lexarium.studies.run_config import Identity
 from lexarium.training import checkpoint
 from lexarium.training.trainer import freeze
-from tests.builders import RECURRENT, TRANSFORMER, record, tiny_config, tiny_run
 
 STEP_0 = {"checkpoint": {"every": 5, "at": [0]}, "evaluations": []}
 
@@ -133,7 +133,14 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     return folder / "model", model
 
 
-OURS = {"type": "transformer", "preset": "gpt2", "n_layers": 2, "n_heads": 2, "d_model": 16, "max_positions": 520}
+OURS = {
+    "type": "transformer",
+    "preset": "gpt2",
+    "n_layers": 2,
+    "n_heads": 2,
+    "d_model": 16,
+    "max_positions": 520,
+}
 
 
 def test_gpt2_gives_the_same_logits(gpt2: tuple[Path, Any], tmp_path: Path) -> None:
@@ -175,7 +182,9 @@ def test_gpt2_is_named_by_its_weights_not_its_place(gpt2: tuple[Path, Any], tmp_
     copy.mkdir()
     tensors = load_file(folder / "model.safetensors")
     (copy / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
-    name = lambda path: Identity(tiny_config(model=OURS, start={"type": "huggingface", "path": str(path)})).hash
+    name = lambda path: (
+        Identity(tiny_config(model=OURS, start={"type": "huggingface", "path": str(path)})).hash
+    )
     assert name(folder) == name(copy)
     tensors[next(iter(tensors))].view(-1)[0] += 1
     save_file(tensors, copy / "model.safetensors")
@@ -221,7 +230,7 @@ def test_a_pattern_that_matches_nothing_is_refused(tmp_path: Path) -> None:
 
 def test_freezing_matches_whole_names() -> None:
     model = nn.ModuleDict({"a": nn.Linear(1, 1), "ab": nn.Linear(1, 1)})
-    assert freeze(model, ("a",  r"ab\.bias")) == ["ab.bias"]
+    assert freeze(model, ("a", r"ab\.bias")) == ["ab.bias"]
     assert freeze(model, (r"a\..*",)) == ["a.weight", "a.bias"]
     assert not model["ab"].weight.requires_grad
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import processes
+from tests.builders import record, tiny_run
 
 from lexarium.foundation.files import read_lines
 from lexarium.foundation.lock import OWNER, Held
 from lexarium.studies.run import Run
 from lexarium.training import checkpoint, signals
 from lexarium.training.signals import INTERRUPTED, REQUEUE, StopFlag
-from tests import processes
-from tests.builders import record, tiny_run
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,11 @@ def test_a_process_that_lost_its_directory_writes_nothing_more(tmp_path: Path) -
 
 def contents(path: Path) -> dict[str, bytes]:
     skip = ("owner.heartbeat",)
-    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file() and p.name not in skip}
+    return {
+        str(p.relative_to(path)): p.read_bytes()
+        for p in sorted(path.rglob("*"))
+        if p.is_file() and p.name not in skip
+    }
 
 
 def test_waiting_costs_no_time(tmp_path: Path) -> None:
