@@ -6,9 +6,18 @@ corpus, trains, evaluates, reports and exports.
 
 from __future__ import annotations
 
+import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from lexarium.reports.page import build_report
+from lexarium.studies.run import Run
+from lexarium.studies.study import Study
 
 SCRIPT = """
 import socket, sys
@@ -63,3 +72,29 @@ def test_every_step_of_a_study_works_offline(tmp_path: Path) -> None:
     offline(tmp_path, "sample", str(run), "--prompt", "my newt does sleep . quest")
     offline(tmp_path, "export", str(run), "--to", "weights", "-o", "exported")
     assert (tmp_path / "exported" / "model.safetensors").exists()
+
+
+def test_a_report_is_made_without_network_and_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process: every way to the network raises, and the environment is empty."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a network connection was tried")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+    (tmp_path / "s.yaml").write_text(STUDY.replace("base:", "base:\n  plan: {device: cpu}"), encoding="utf-8")
+    study = Study.load(str(tmp_path / "s.yaml"))
+    points = study.expand(tmp_path / "runs")
+    for point in points:
+        assert Run.create(point.config, tmp_path / "runs").train() == "done"
+    study.write_index(tmp_path / "runs", points)
+    results = build_report(tmp_path / "runs", study.name)
+    assert results
+    page = (tmp_path / "runs" / "studies" / "offline" / "report" / "index.html").read_text(encoding="utf-8")
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", page), "the page loads nothing from outside"

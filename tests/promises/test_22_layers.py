@@ -226,10 +226,12 @@ def test_nobody_touches_a_global_generator() -> None:
                 continue
             name, last = dotted(node.func), node.func.attr if isinstance(node.func, ast.Attribute) else ""
             keyed = any(k.arg == "generator" for k in node.keywords)
-            if (
-                name in SEEDS
-                or (name.startswith("torch.") and last in TORCH_DRAWS and not keyed)
-                or (name.startswith(("np.random.", "numpy.random.")) and path.name != "rng.py")
+            if name in SEEDS:
+                wrong.append(f"{where(path, node)}: {name}")
+            elif folder(path) == "contracts":  # they draw on purpose, to see that nobody depends on it
+                continue
+            elif (name.startswith("torch.") and last in TORCH_DRAWS and not keyed) or (
+                name.startswith(("np.random.", "numpy.random.")) and path.name != "rng.py"
             ):
                 wrong.append(f"{where(path, node)}: {name}")
             elif last in TENSOR_DRAWS and not keyed and not name.startswith(("self.", "random.", "rng.")):
@@ -258,9 +260,28 @@ def lines(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
 
 
+def code_lines(path: Path) -> int:
+    """Lines that hold code: no blank lines, comments or docstrings."""
+    documentation: set[int] = set()
+    for node in ast.walk(tree(path)):
+        for child in getattr(node, "body", []) if isinstance(getattr(node, "body", None), list) else []:
+            if (
+                isinstance(child, ast.Expr)
+                and isinstance(child.value, ast.Constant)
+                and isinstance(child.value.value, str)
+            ):
+                documentation.update(range(child.lineno, (child.end_lineno or child.lineno) + 1))
+    text = path.read_text(encoding="utf-8").splitlines()
+    return sum(
+        1
+        for i, line in enumerate(text, start=1)
+        if i not in documentation and line.strip() and not line.strip().startswith("#")
+    )
+
+
 def test_the_core_can_be_read_in_one_sitting() -> None:
     core = [p for p in FILES if str(p.relative_to(PACKAGE)).startswith(CORE)]
-    assert sum(map(lines, core)) <= MAX_CORE
+    assert 3000 < sum(map(code_lines, core)) <= MAX_CORE
 
 
 def test_no_file_is_long() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -98,6 +97,8 @@ def _indexes(study: str | None, runs_dir: Path) -> list[dict[str, Any]]:
 
 
 def _study(index: dict[str, Any], runs_dir: Path) -> dict[str, Any]:
+    from lexarium.studies.run_files import state_of
+
     runs = [
         {"name": r["name"], "dir": r["dir"], **state_of(runs_dir / r["dir"], r.get("max_steps"))}
         for r in index["runs"]
@@ -110,32 +111,6 @@ def _study(index: dict[str, Any], runs_dir: Path) -> dict[str, Any]:
         "counts": dict(sorted(counts.items())),
         "runs": runs,
     }
-
-
-def state_of(path: Path, max_steps: int | None = None) -> dict[str, Any]:
-    """`state step max_steps message` of a run, from its status.json.
-
-    Unlike `RunFiles.status` it never waits: whether a process on ANOTHER machine still lives is not asked,
-    its run is reported as running there.
-    """
-    from lexarium.foundation.files import Damaged, read_json
-    from lexarium.foundation.lock import alive, read_owner
-
-    empty = {"state": "waiting", "step": 0, "max_steps": max_steps, "message": ""}
-    if not (path / "status.json").exists():
-        return empty
-    try:
-        found = {k: v for k, v in read_json(path / "status.json").items() if k in empty}
-    except Damaged as error:
-        return {**empty, "state": "damaged", "message": str(error)}
-    if found.get("state") == "running":
-        owner = read_owner(path)
-        if owner is not None and owner.get("host", socket.gethostname()) != socket.gethostname():
-            found["message"] = f"on {owner['host']}"
-        elif owner is None or not alive(path, owner):
-            found |= {"state": "preempted", "message": "the process that trained it is gone"}
-    found["max_steps"] = found.get("max_steps") or max_steps
-    return {**empty, **found}
 
 
 def _print(talk: Talk, found: dict[str, Any], every_run: bool) -> None:

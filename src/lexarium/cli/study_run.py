@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lexarium.cli.console import DONE, FAILED, REQUEUE, Talk, early_stop, rich_console
-from lexarium.cli.study import state_of
 from lexarium.cli.target import Target, load_study, parse_levels, parse_seeds, read_indexes
 from lexarium.foundation.types import UserError
 from lexarium.launch.display import Meter, study_display
+from lexarium.studies.run_files import state_of
 
 if TYPE_CHECKING:
     from lexarium.launch.local import Job

@@ -15,6 +15,7 @@ from typing import Any
 
 from lexarium.foundation.files import Damaged, read_json
 from lexarium.foundation.types import UserError
+from lexarium.studies.run_files import state_of
 
 Curve = list[tuple[int, float]]
 """(step, value), in order of steps."""
@@ -102,13 +103,9 @@ def collect(runs_dir: Path, study: str) -> Table:
 
 def _row(runs_dir: Path, entry: Mapping[str, Any], staged: bool, problems: list[str]) -> RunRow:
     folder = runs_dir / entry["dir"]
-    status: dict[str, Any] = {"state": "waiting"}
-    try:
-        if (folder / "status.json").is_file():
-            status = read_json(folder / "status.json")
-    except Damaged as error:
-        status = {"state": "damaged", "message": str(error)}
-        problems.append(str(error))
+    status = state_of(folder)
+    if status["state"] == "damaged":
+        problems.append(status["message"])
     levels = {axis: level_text(level) for axis, level in (entry.get("levels") or {}).items()}
     if staged:
         levels["stage"] = entry.get("stage") or "base"

@@ -12,6 +12,7 @@ This file imports neither torch nor scipy: `study status`, `show` and `report` r
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ from lexarium.foundation.files import (
     write_atomic,
     write_json,
 )
-from lexarium.foundation.lock import held
+from lexarium.foundation.lock import alive, held, read_owner
 from lexarium.foundation.types import Result, UserError
 
 CONFIG, PLAN, PROVENANCE, STATUS = "config.yaml", "plan.json", "provenance.json", "status.json"
@@ -174,3 +175,26 @@ def write_parquet(path: Path, columns: dict[str, list[Any]]) -> None:
     sink = io.BytesIO()
     pq.write_table(pa.table(columns), sink, compression="zstd")
     write_atomic(path, sink.getvalue())
+
+
+def state_of(path: Path, max_steps: int | None = None) -> dict[str, Any]:
+    """`state step max_steps message` of a run, from its status.json.
+
+    Unlike `RunFiles.status` it never waits: whether a process on ANOTHER machine still lives is not asked,
+    its run is reported as running there.
+    """
+    empty = {"state": WAITING, "step": 0, "max_steps": max_steps, "message": ""}
+    if not (path / STATUS).exists():
+        return empty
+    try:
+        found = {k: v for k, v in read_json(path / STATUS).items() if k in empty}
+    except Damaged as error:
+        return {**empty, "state": "damaged", "message": str(error)}
+    if found.get("state") == RUNNING:
+        owner = read_owner(path)
+        if owner is not None and owner.get("host", socket.gethostname()) != socket.gethostname():
+            found["message"] = f"on {owner['host']}"
+        elif owner is None or not alive(path, owner):
+            found |= {"state": PREEMPTED, "message": "the process that trained it is gone"}
+    found["max_steps"] = found.get("max_steps") or max_steps
+    return {**empty, **found}
