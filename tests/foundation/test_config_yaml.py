@@ -92,7 +92,7 @@ def test_any_number_in_pythons_spelling(number: float) -> None:
         ("a: *unknown\n", "t.yaml:1: not valid YAML"),
         ("a: &x [*x]\n", "t.yaml:1: .*itself"),
         ("a: 1\n--- \nb: 2\n", "not valid YAML"),
-        ("a: '\0'\n", "t.yaml: not valid YAML"),
+        ("a: 1\nb: '\0'\n", "t.yaml:2: not valid YAML: a character"),
         ("base: &b {x: 1}\nother:\n  <<: *b\n", "t.yaml:3: .*<<"),
     ],
     ids=lambda x: repr(x)[:30],

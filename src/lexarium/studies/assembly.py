@@ -280,24 +280,23 @@ def _listen(
     attempt: int,
     progress: Callable[[int], None],
 ) -> Stopper:
-    """Attach the listeners, in the order in which they act at a boundary."""
+    """Attach the listeners, in the order in which they act at a boundary.
+
+    Evaluations are built now: what they lack is told before training, not after it.
+    """
     config: RunConfig = run.config
-    data: EvaluationData | None = None
-    built: dict[str, Any] = {}
+    data = parts.evaluation_data() if world.main and config.evaluations else None
+    built = {evaluation_name(e): make("evaluation", e, data) for e in config.evaluations if world.main}
 
     def due(step: int, last: bool) -> list[str]:
         return [evaluation_name(e) for e in config.evaluations if last or e.due(step, config.train.max_steps)]
 
     def evaluate_now(name: str, step: int, last: bool) -> None:
-        nonlocal data
         evaluation = run.evaluation(name)
         file = run.files.evaluation_file(name, step)
         wants_items = evaluation.items and last
         if file.exists() and not (wants_items and not file.with_suffix(".parquet").exists()):
             return
-        if name not in built:
-            data = data or parts.evaluation_data()
-            built[name] = make("evaluation", evaluation, data)
         program = trainer.program
         scorer = Scorer(
             program.step.model,
