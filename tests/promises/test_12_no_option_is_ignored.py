@@ -76,7 +76,10 @@ OUTSIDE = {
     "CheckpointConfig": {"every", "at", "log_spaced", "minutes", "keep"},
     "PlanConfig": {"device", "program", "threads", "workers"},
     "RunConfig": {"checkpoint", "plan", "evaluations"},
-    **dict.fromkeys(("EvaluationConfig", "SplitsConfig", "Loss.Config", "RuleChoice.Config"), {"name", "every", "at", "items"}),
+    **dict.fromkeys(
+        ("EvaluationConfig", "SplitsConfig", "Loss.Config", "RuleChoice.Config"),
+        {"name", "every", "at", "items"},
+    ),
 }
 """What does not change the science. (The content of `files`, of a start's weights and of a preset is inside.)"""
 
@@ -98,7 +101,9 @@ def every_class() -> list[type[Config]]:
 
 
 CLASSES = every_class()
-RUN_CLASSES = [c for c in CLASSES if not c.__module__.startswith(("lexarium.studies.compare", "lexarium.studies.stab"))]
+RUN_CLASSES = [
+    c for c in CLASSES if not c.__module__.startswith(("lexarium.studies.compare", "lexarium.studies.stab"))
+]
 
 
 def key(name: str, cls: type[Config]) -> str:
@@ -111,7 +116,11 @@ def base(cls: type[Config]) -> dict[str, Any]:
 
 def read(cls: type[Config], data: dict[str, Any]) -> Config:
     if issubclass(cls, ComponentConfig) and "type" not in data:
-        data = {"type": cls.model_fields["type"].get_default() or "none", **data} if not cls.model_fields["type"].is_required() else {"type": "none", **data}
+        data = (
+            {"type": cls.model_fields["type"].get_default() or "none", **data}
+            if not cls.model_fields["type"].is_required()
+            else {"type": "none", **data}
+        )
     return validate(cls, Source(data))
 
 
@@ -136,7 +145,14 @@ def test_a_misspelt_key_is_refused_with_a_suggestion(cls: type[Config]) -> None:
 
 
 def test_a_misspelt_key_in_the_depth_of_a_run_is_refused() -> None:
-    for path in ("train.max_stps", "corpus.sizes.trian", "view.quotas.0.cuont", "model.n_heds", "evaluations.0.limti", "plan.thraeds"):
+    for path in (
+        "train.max_stps",
+        "corpus.sizes.trian",
+        "view.quotas.0.cuont",
+        "model.n_heds",
+        "evaluations.0.limti",
+        "plan.thraeds",
+    ):
         data: dict[str, Any] = {
             **REQUIRED["RunConfig"],
             "corpus": {"type": "question_formation", "sizes": {}},
@@ -174,7 +190,9 @@ def candidates(annotation: Any, value: Any) -> Iterator[Any]:
     elif isinstance(annotation, type) and issubclass(annotation, Config):
         yield from EXAMPLES.get(annotation.__qualname__, [])
         for name, info in annotation.model_fields.items():
-            for inner in candidates(info.annotation, info.get_default(call_default_factory=True, validated_data={})):
+            for inner in candidates(
+                info.annotation, info.get_default(call_default_factory=True, validated_data={})
+            ):
                 yield {**base(annotation), name: inner}
     elif get_origin(annotation) is tuple or get_origin(annotation) is list:
         first = arguments[0]
@@ -209,7 +227,11 @@ def changed(cls: type[Config], name: str) -> tuple[Config, Config]:
 def fields(cls: type[Config]) -> list[str]:
     """Fields that can take another value while all others keep theirs."""
     alone = {"type", "targets"}  # `targets` is about files: see the test below
-    single = [n for n, i in cls.model_fields.items() if get_origin(i.annotation) is Literal and len(get_args(i.annotation)) == 1]
+    single = [
+        n
+        for n, i in cls.model_fields.items()
+        if get_origin(i.annotation) is Literal and len(get_args(i.annotation)) == 1
+    ]
     return [n for n in cls.model_fields if n not in (*alone, *single) and not component_field(cls, n)]
 
 
@@ -229,22 +251,32 @@ def test_a_changed_option_changes_the_identity_unless_it_is_declared_outside(cls
         if name == "preset":
             assert not equal, "its values are inside"
         else:
-            assert equal == (name in outside), f"{cls.__qualname__}.{name}: {identity(before)} and {identity(after)}"
+            assert equal == (name in outside), (
+                f"{cls.__qualname__}.{name}: {identity(before)} and {identity(after)}"
+            )
 
 
 @pytest.mark.parametrize("name", registry.names("corpus"))
 def test_what_a_file_may_hold_is_part_of_the_identity(name: str) -> None:
     cls = registry.find("corpus", name).Config
-    configs = [read(cls, {"files": {"val": "a.txt"}, "targets": t}) for t in ("hierarchical", "linear", "any")]
+    configs = [
+        read(cls, {"files": {"val": "a.txt"}, "targets": t}) for t in ("hierarchical", "linear", "any")
+    ]
     assert len({json.dumps(identity(c), sort_keys=True) for c in configs}) == 3
 
 
-@pytest.mark.parametrize("kind", ["tokenizer", "packing", "direction", "objective", "optimizer", "schedule", "start"])
+@pytest.mark.parametrize(
+    "kind", ["tokenizer", "packing", "direction", "objective", "optimizer", "schedule", "start"]
+)
 def test_another_component_changes_the_identity(kind: str) -> None:
     found = []
     for name in registry.names(kind):
         part = {"type": name, **base(registry.find(kind, name).Config)}
-        found.append(json.dumps(identity(validate(RunConfig, Source({**REQUIRED["RunConfig"], kind: part}))), sort_keys=True))
+        found.append(
+            json.dumps(
+                identity(validate(RunConfig, Source({**REQUIRED["RunConfig"], kind: part}))), sort_keys=True
+            )
+        )
     assert len(set(found)) == len(found)
 
 
@@ -260,7 +292,9 @@ def test_leaves_of_a_whole_run_are_each_in_the_name_or_declared_outside() -> Non
             _, after = changed(cls, field)
             other = after.model_dump(mode="json", by_alias=True)[field]
             told = name({**start, part: {**start.get(part, {}), field: other}}) != name(start)
-            outside = part in ("plan", "checkpoint") or (field in OUTSIDE.get(cls.__qualname__, set()) and field != "preset")
+            outside = part in ("plan", "checkpoint") or (
+                field in OUTSIDE.get(cls.__qualname__, set()) and field != "preset"
+            )
             if field != "preset":
                 assert told != outside, f"{part}.{field}"
 
@@ -278,8 +312,14 @@ def names_read() -> set[str]:
                 found.add(node.attr)
             elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
                 found.add(str(node.slice.value))
-            elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("getattr", "get", "sub"):
-                found |= {a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)}
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in (
+                "getattr",
+                "get",
+                "sub",
+            ):
+                found |= {
+                    a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)
+                }
     return found
 
 
@@ -317,7 +357,9 @@ class Spy:
         return True
 
     def unread(self, cls: type[Config], but: tuple[str, ...] = ()) -> list[str]:
-        return [n for n in cls.model_fields if n not in ("type", *but) and (cls.__qualname__, n) not in self.seen]
+        return [
+            n for n in cls.model_fields if n not in ("type", *but) and (cls.__qualname__, n) not in self.seen
+        ]
 
 
 @pytest.fixture
@@ -340,15 +382,31 @@ def test_a_corpus_reads_its_options(spy: Spy, name: str, tmp_path: Path) -> None
     cls = registry.find("corpus", name)
     variants: list[dict[str, Any]] = [{}, {"rule": "linear"}, {"disambiguating": 5}, {"templates": 9}]
     if name == "tense_inflection":
-        variants += [{"variant": "D103"}, {"past_ratio": 0.3, "present_type_ratio": {"bare": 0.5, "pp": 0.2, "rc": 0.3}, "rc_type_ratio": {"sbj": 0.4, "obj": 0.6}}]
+        variants += [
+            {"variant": "D103"},
+            {
+                "past_ratio": 0.3,
+                "present_type_ratio": {"bare": 0.5, "pp": 0.2, "rc": 0.3},
+                "rc_type_ratio": {"sbj": 0.4, "obj": 0.6},
+            },
+        ]
     for variant in variants:
         corpus = cls(validate(cls.Config, Source({"type": name, "sizes": SIZES, **variant})))
         texts = {split: [d.text for d in corpus.documents(split)] for split in corpus.splits}
     (tmp_path / "a.txt").write_text("".join(t + "\n" for t in texts["ood"]))
-    corpus = cls(validate(cls.Config, Source({"type": name, "files": {"ood": str(tmp_path / "a.txt")}, "targets": "any"})))
+    corpus = cls(
+        validate(
+            cls.Config, Source({"type": name, "files": {"ood": str(tmp_path / "a.txt")}, "targets": "any"})
+        )
+    )
     assert len(list(corpus.documents("ood"))) == 5 and corpus.fingerprint()
     assert not spy.unread(cls.Config)
-    own = [c for c in CLASSES if c.__qualname__ in (("Sizes", "Files", "Types", "Extractions") if name == "tense_inflection" else ("Sizes", "Files"))]
+    own = [
+        c
+        for c in CLASSES
+        if c.__qualname__
+        in (("Sizes", "Files", "Types", "Extractions") if name == "tense_inflection" else ("Sizes", "Files"))
+    ]
     assert not {c.__qualname__: spy.unread(c) for c in own if spy.unread(c)}
 
 
@@ -407,10 +465,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Spy]:
             folder,
             start={"type": "run", "path": str(parent.path), "step": 2},
             train={"max_steps": 4, "global_batch_size": 4, "micro_batch_size": 2, "log_every": 1},
-            view={"keep": [{"kind": "quest"}, {"kind": "decl"}], "drop": [{"n_aux": 3}], "quotas": [{"where": {"kind": "quest"}, "count": 30}]},
+            view={
+                "keep": [{"kind": "quest"}, {"kind": "decl"}],
+                "drop": [{"n_aux": 3}],
+                "quotas": [{"where": {"kind": "quest"}, "count": 30}],
+            },
             stop_when={"metric": "loss.val", "above": 1e9, "below": 0.0, "patience": 3},
             checkpoint={"every": 2, "at": [1], "log_spaced": 2, "minutes": 100, "keep": 1},
-            evaluations=[{"type": "loss", "splits": ["val"], "every": 2, "at": [1]}, {"type": "rule_choice", "name": "rules"}],
+            evaluations=[
+                {"type": "loss", "splits": ["val"], "every": 2, "at": [1]},
+                {"type": "rule_choice", "name": "rules"},
+            ],
         )
         assert run.train() == "done"
     return run, spy
@@ -422,7 +487,17 @@ def test_a_run_reads_its_options(trained: tuple[Run, Spy]) -> None:
         cls.__qualname__: spy.unread(cls)
         for cls in CLASSES
         if cls.__qualname__
-        in ("RunConfig", "TrainConfig", "CheckpointConfig", "PlanConfig", "SeedsConfig", "StopConfig", "ViewConfig", "Quota", "FromRun.Config")
+        in (
+            "RunConfig",
+            "TrainConfig",
+            "CheckpointConfig",
+            "PlanConfig",
+            "SeedsConfig",
+            "StopConfig",
+            "ViewConfig",
+            "Quota",
+            "FromRun.Config",
+        )
     }
     assert not {name: fields for name, fields in unread.items() if fields}
     assert not [n for n in EVALUATION if ("Loss.Config", n) not in spy.seen]

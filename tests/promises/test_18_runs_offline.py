@@ -97,4 +97,6 @@ def test_a_report_is_made_without_network_and_environment(
     results = build_report(tmp_path / "runs", study.name)
     assert results
     page = (tmp_path / "runs" / "studies" / "offline" / "report" / "index.html").read_text(encoding="utf-8")
-    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", page), "the page loads nothing from outside"
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", page), (
+        "the page loads nothing from outside"
+    )

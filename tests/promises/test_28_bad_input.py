@@ -36,11 +36,16 @@ TRAIN = {"max_steps": 2, "global_batch_size": 2, "micro_batch_size": None, "log_
 def pair_file(folder: Path, content: bytes) -> dict[str, Any]:
     (folder / "train.txt").write_bytes(content)
     (folder / "val.txt").write_text(PAIR + "\n")
-    return {"type": "question_formation", "files": {"train": str(folder / "train.txt"), "val": str(folder / "val.txt")}}
+    return {
+        "type": "question_formation",
+        "files": {"train": str(folder / "train.txt"), "val": str(folder / "val.txt")},
+    }
 
 
 def prepare_pairs(folder: Path, content: bytes) -> None:
-    config = validate(RunConfig, Source({"corpus": pair_file(folder, content), "model": {"type": "transformer"}}))
+    config = validate(
+        RunConfig, Source({"corpus": pair_file(folder, content), "model": {"type": "transformer"}})
+    )
     prepare(config.corpus, config.tokenizer, folder / "stores")
 
 
@@ -51,7 +56,9 @@ def train_texts(folder: Path, texts: Any, val: Any = ("a b",), **more: Any) -> N
 
 
 def config(folder: Path, text: str) -> None:
-    (folder / "run.yaml").write_text("corpus: {type: question_formation}\nmodel: {type: transformer}\n" + text)
+    (folder / "run.yaml").write_text(
+        "corpus: {type: question_formation}\nmodel: {type: transformer}\n" + text
+    )
     validate(RunConfig, read_yaml(folder / "run.yaml"))
 
 
@@ -176,7 +183,9 @@ def test_one_clear_message_and_nothing_left(tmp_path: Path, name: str) -> None:
     told = str(caught.value)
     assert len(told.splitlines()) == 1 and len(told) < 600, told
     assert not [p for p in tmp_path.rglob("*") if p.name.endswith((".tmp", ".old", ".building"))]
-    assert not list(tmp_path.glob("runs/*/checkpoints/*")) or name in PLACES, "found out before the first step was saved"
+    assert not list(tmp_path.glob("runs/*/checkpoints/*")) or name in PLACES, (
+        "found out before the first step was saved"
+    )
     stores = [p for p in tmp_path.glob("**/stores/*") if p.is_dir()]
     assert all((p / "manifest.json").exists() for p in stores), "no part of a store"
 
@@ -188,7 +197,9 @@ def test_a_one_token_corpus_can_be_learned(tmp_path: Path) -> None:
 def test_numbers_are_read_as_people_write_them(tmp_path: Path) -> None:
     """The traps of YAML 1.1: exponents without a point, `no`, `on`, times and octal numbers."""
     text = "optimizer: {type: adamw, lr: 1e-4}\ntrain: {max_steps: 010, log_every: 1_000}\nobjective: {type: causal, bos: no, eos: on}\n"
-    found = validate(RunConfig, parse_yaml("corpus: {type: question_formation}\nmodel: {type: transformer}\n" + text, "x"))
+    found = validate(
+        RunConfig, parse_yaml("corpus: {type: question_formation}\nmodel: {type: transformer}\n" + text, "x")
+    )
     assert found.optimizer.lr == 1e-4 and found.train.max_steps == 10 and found.train.log_every == 1000
     assert (found.objective.bos, found.objective.eos) == (False, True)
 
@@ -197,7 +208,9 @@ def test_numbers_are_read_as_people_write_them(tmp_path: Path) -> None:
 
 
 def test_a_vocabulary_beyond_sixteen_bits_is_stored_in_wider_ids(tmp_path: Path) -> None:
-    config = corpus_config(write_corpus(tmp_path / "c", {"train": [" ".join(f"{i:x}" for i in range(70_000))]}))
+    config = corpus_config(
+        write_corpus(tmp_path / "c", {"train": [" ".join(f"{i:x}" for i in range(70_000))]})
+    )
     store = prepare(config, tokenizer_config(), tmp_path)
     ids = store.split("train").tokens(0)
     assert len(set(ids.tolist())) == 70_000 and ids.max() == 70_000
@@ -267,7 +280,9 @@ def test_a_store_being_written_by_another_process(tmp_path: Path, hold: Callable
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
 @pytest.mark.parametrize("where", ["prepare", "create", "train"])
-def test_a_read_only_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, where: str) -> None:
+def test_a_read_only_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, where: str
+) -> None:
     """Making a directory or opening a file for writing fails, as on a read-only file system (tests may run as root)."""
     config = tiny_config(train=TRAIN)
     run = tiny_run(tmp_path / "runs", config) if where == "train" else None
@@ -294,7 +309,9 @@ def test_a_read_only_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         "create": lambda: tiny_run(tmp_path / "runs", config),
         "train": lambda: run and run.train(),
     }
-    with pytest.raises(DiskError, match=r"cannot be written \(.*\); choose another directory or change its rights"):
+    with pytest.raises(
+        DiskError, match=r"cannot be written \(.*\); choose another directory or change its rights"
+    ):
         acts[where]()
     assert tree(tmp_path) == before
 

@@ -133,7 +133,7 @@ def parse_yaml(text: str, name: str) -> Source:
         data = _construct(node, name, (), source.origins)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise ConfigError(f"{name}:{line}: not valid YAML: a character {error.character!r}") from None
+        raise ConfigError(f"{name}:{line}: not valid YAML: a character {text[error.position]!r}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
