@@ -97,15 +97,16 @@ def ranks(target: Callable[..., Any], size: int, *args: Any) -> list[Any]:
     own = lambda rank: {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
     children = [start(target, *args, environment=own(rank)) for rank in range(size)]
     waiting = {child._from_child: child for child in children}
-    while waiting:  # whichever speaks first: a rank that fails must not be waited for behind one that hangs
-        ready = multiprocessing.connection.wait(list(waiting), timeout=120.0)
-        assert ready, f"{len(waiting)} of {size} ranks hang"
-        for connection in ready:
-            child = waiting.pop(connection)  # type: ignore[arg-type]
-            try:
+    try:
+        while (
+            waiting
+        ):  # whichever speaks first: a rank that failed must not be waited for behind one that hangs
+            ready = multiprocessing.connection.wait(list(waiting), timeout=120.0)
+            assert ready, f"{len(waiting)} of {size} ranks hang"
+            for connection in ready:
+                child = waiting.pop(connection)  # type: ignore[arg-type]
                 child.value = child.result()
-            except BaseException:
-                for other in waiting.values():
-                    other.kill()
-                raise
+    finally:
+        for child in waiting.values():
+            child.kill()
     return [child.value for child in children]

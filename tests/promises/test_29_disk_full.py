@@ -138,7 +138,7 @@ def test_training_on_a_disk_that_fills_up_at_every_write(
     store: Path, tmp_path: Path, fill: Fill, reference: dict
 ) -> None:
     total = writes_of_a_run(store, tmp_path / "count", fill)
-    assert total > 30
+    assert total > 20
     for n in range(1, total + 1):
         full_then_freed(store, tmp_path / f"run{n}", fill, n, reference)
 
