@@ -29,7 +29,10 @@ def show(
         str | None, typer.Argument(metavar="NAME", help="After a kind: the component, or file.py:Class.")
     ] = None,
     slices: Annotated[bool, typer.Option("--slices", help="All metrics of a run, slices too.")] = False,
-    config: Annotated[bool, typer.Option("--config", help="A run's whole configuration as well.")] = False,
+    config: Annotated[
+        bool,
+        typer.Option("--config", help="A run's whole configuration as well; of a study, its file alone."),
+    ] = False,
     runs_dir: RunsDir = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -45,7 +48,7 @@ def show(
     if any((folder / CONFIG).exists() for folder in (Path(what), runs_dir / what)):
         return _run(talk, what, runs_dir, slices, config)
     if Path(what).suffix in (".yaml", ".yml") or what in catalog():
-        return _study(talk, what, runs_dir)
+        return _study(talk, what, runs_dir, config)
     kinds = [kind for kind in registry.FOLDERS if what in registry.names(kind)]
     if len(kinds) == 1:
         return _component(talk, kinds[0], what)
@@ -123,10 +126,12 @@ def _run(talk: Talk, what: str, runs_dir: Path, slices: bool, with_config: bool)
 # --- a study ----------------------------------------------------------------------------------------
 
 
-def _study(talk: Talk, what: str, runs_dir: Path) -> None:
-    from lexarium.studies.study_config import load_study
+def _study(talk: Talk, what: str, runs_dir: Path, whole: bool) -> None:
+    from lexarium.studies.study_config import find_study, load_study
 
     config, _ = load_study(what)
+    if whole and not talk.as_json:
+        return print(find_study(what).read_text(encoding="utf-8"), end="")
     data = config.model_dump(mode="json", by_alias=True)
     return _print_study(talk, data, runs_dir)
 
