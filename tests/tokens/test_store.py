@@ -317,7 +317,7 @@ def test_a_store_without_a_manifest_is_not_finished(store: TokenStore, tmp_path:
 
 def test_the_manifest_tells_what_the_store_is(store: TokenStore) -> None:
     manifest = json.loads((store.folder / "manifest.json").read_text())
-    assert manifest["corpus"]["files"] and ":JsonLines" in manifest["corpus"]["type"]
+    assert manifest["corpus"]["files"] and "JsonLines@" in manifest["corpus"]["type"]
     assert manifest["tokenizer"] == {"type": "word", "version": 1}
     assert manifest["channels"] == ["place"]
     assert manifest["splits"]["train"]["documents"] == 100
