@@ -143,7 +143,7 @@ def test_mix32_flips_every_output_bit_half_of_the_time() -> None:
 # --- permutations -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", [0, 1, 0x123456789ABCDEF, 2**63 - 1])
+@pytest.mark.parametrize("key", [0, 0x123456789ABCDEF])
 def test_permutation_is_a_bijection_for_every_small_size(key: int) -> None:
     for n in range(1, 301):
         assert sorted(rng.Permutation(n, key)[np.arange(n)].tolist()) == list(range(n))
