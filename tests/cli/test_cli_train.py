@@ -66,11 +66,11 @@ def test_select_and_seed_choose_a_point(lexarium, study_file: Path, tmp_path: Pa
 def test_a_failed_run_waits_for_retry(lexarium, run_file: Path, tmp_path: Path) -> None:
     arguments = ("train", run_file, "optimizer.lr=1e30", "--runs-dir", tmp_path / "runs")
     first = lexarium(*arguments)
-    assert first.status == 2 and "not finite" not in first.err and "step 1" in first.err
+    assert first.status == 1 and "not finite" not in first.err and "step 1" in first.err
     second = lexarium(*arguments)
     assert second.status == 2 and "--retry" in second.err.splitlines()[-1]
     third = lexarium(*arguments, "--retry")
-    assert third.status == 2 and "step 1" in third.err
+    assert third.status == 1 and "step 1" in third.err
     assert RunFiles(only_run(tmp_path / "runs")).status()["attempts"] == 2
 
 

@@ -109,3 +109,20 @@ def test_an_evaluation_added_later_joins_the_finished_run(tmp_path: Path) -> Non
     assert late.train() == "done"
     last = {k: v for k, v in files(whole).items() if "00000012" in k}
     assert files(late) == last
+
+
+def test_results_of_other_options_are_set_aside(tmp_path: Path) -> None:
+    """No curve mixes answers to two questions: with its options changed, an evaluation is made again."""
+    loss = lambda splits, every: [{"type": "loss", "splits": splits, "every": every}]
+    run = tiny_run(tmp_path, evaluations=loss(["val"], 4))
+    run.train()
+    before = files(run)
+    run = tiny_run(tmp_path, evaluations=loss(["val"], 6))  # when it runs is no matter
+    assert run.train() == "done" and files(run) == before
+    run, told = tiny_run(tmp_path, evaluations=loss(["ood"], 4)), []
+    assert run.train(say=told.append) == "done"
+    (result,) = run.files.evaluations()
+    assert result[:2] == ("loss", 12) and "ood" in result[2] and "val" not in result[2]
+    assert "4 results of loss were measured with other options; set aside in discarded-2/" in told[0]
+    aside = run.path / "discarded-2" / "evals"
+    assert {str(p.relative_to(aside)): p.read_bytes() for p in aside.glob("*/*")} == before

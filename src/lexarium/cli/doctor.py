@@ -26,7 +26,7 @@ CORE = (
     "tokenizers",
     "scipy",
     "pyarrow",
-    "altair",
+    "vl-convert-python",
     "typer",
     "rich",
 )

@@ -1,7 +1,8 @@
 """The command `lexarium`: its verbs, and what becomes of errors.
 
-Exit status: 0 done; 1 some runs failed, or a check did not pass; 2 a mistake in what was asked (one line on
-standard error, no trace); 124 stopped with its state saved, call again to go on; 130 the same after Ctrl-C.
+Exit status: 0 done; 1 training or some runs failed, or a check did not pass; 2 a mistake in what was asked
+(one line on standard error, no trace); 124 stopped with its state saved, call again to go on; 130 the same
+after Ctrl-C.
 
 Importing this file costs typer and nothing more; every verb imports what it needs when it is called, so
 that help, completion, `list` and `study status` answer at once.
@@ -33,7 +34,7 @@ from lexarium.cli import (
 )
 from lexarium.cli import list as list_verb
 from lexarium.cli.console import DONE, FAILED, INTERRUPTED, USER_ERROR
-from lexarium.foundation.types import UserError
+from lexarium.foundation.types import NonFinite, UserError
 
 app = typer.Typer(
     name="lexarium",
@@ -98,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except NonFinite as error:
+        return _told(str(error), debug, FAILED)
     except UserError as error:
         return _told(str(error), debug)
     except OSError as error:
@@ -113,14 +116,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _bug(error, debug)
 
 
-def _told(message: str, debug: bool) -> int:
+def _told(message: str, debug: bool, status: int = USER_ERROR) -> int:
     if debug:
         import traceback
 
         traceback.print_exc()
     for line in message.splitlines() or ["unknown mistake"]:
         print(f"error: {line}", file=sys.stderr)
-    return USER_ERROR
+    return status
 
 
 def _usage(error: Exception) -> str:

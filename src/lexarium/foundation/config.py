@@ -161,8 +161,8 @@ def _components(kind: str, value: Any, place: Place, source: Source, problems: l
     if isinstance(value, ComponentConfig):
         return value
     if not isinstance(value, Mapping) or "type" not in value:
-        known = ", ".join(registry.names(kind))
-        problems.append(_problem(source, place, f"a {kind} needs `type: NAME` (known: {known})"))
+        known, article = ", ".join(registry.names(kind)), "an" if kind[0] in "aeio" else "a"
+        problems.append(_problem(source, place, f"{article} {kind} needs `type: NAME` (known: {known})"))
         return None
     try:
         cls: Any = registry.find(kind, str(value["type"]))

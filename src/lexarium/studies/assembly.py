@@ -20,7 +20,7 @@ from lexarium.models.build import build_model
 from lexarium.models.dropout import uses_dropout
 from lexarium.studies.listeners import Evaluator, Recorder, Saver, Stopper, series
 from lexarium.studies.run import refuse_changes
-from lexarium.studies.run_config import RunConfig, evaluation_name
+from lexarium.studies.run_config import RunConfig, evaluation_identity, evaluation_name
 from lexarium.studies.run_files import DONE, PLAN, PREEMPTED, PROVENANCE
 from lexarium.tokens.loader import Loader
 from lexarium.tokens.prepare import open_tokenizer, prepare
@@ -293,9 +293,10 @@ def _listen(
 
     def evaluate_now(name: str, step: int, last: bool) -> None:
         evaluation = run.evaluation(name)
-        file = run.files.evaluation_file(name, step)
+        asked = evaluation_identity(evaluation)
         wants_items = evaluation.items and last
-        if file.exists() and not (wants_items and not file.with_suffix(".parquet").exists()):
+        table = run.files.evaluation_file(name, step).with_suffix(".parquet")
+        if run.files.evaluated(name, step, asked) and (table.exists() or not wants_items):
             return
         program = trainer.program
         scorer = Scorer(
@@ -308,7 +309,7 @@ def _listen(
         )
         result = built[name].run(scorer, run.key(name, step))
         lock.check()
-        run.files.write_evaluation(name, step, result, items=wants_items)
+        run.files.write_evaluation(name, step, result, asked, items=wants_items)
 
     history = lambda step: series(run.files, config.stop_when.metric, step) if config.stop_when else []
     recorder = Recorder(run.files, lock, world, attempt, loader.epoch, progress)

@@ -34,7 +34,15 @@ from lexarium.foundation.files import (
 from lexarium.foundation.lock import Held, Lock
 from lexarium.foundation.provenance import collect, patch, refuse_secrets
 from lexarium.foundation.types import Result, UserError
-from lexarium.studies.run_config import SCHEMA, Identity, RunConfig, check, component_configs, evaluation_name
+from lexarium.studies.run_config import (
+    SCHEMA,
+    Identity,
+    RunConfig,
+    check,
+    component_configs,
+    evaluation_identity,
+    evaluation_name,
+)
 from lexarium.studies.run_files import CONFIG, DONE, FAILED, PREEMPTED, PROVENANCE, RUNNING, RunFiles
 
 Say = Callable[[str], None]
@@ -150,7 +158,9 @@ class Run:
         result = evaluate(self.config, config, parts.evaluation_data(), scorer, step)
         if save:
             with Lock(self.path):
-                self.files.write_evaluation(evaluation_name(config), step, result)
+                self.files.write_evaluation(
+                    evaluation_name(config), step, result, evaluation_identity(config)
+                )
         return step, result
 
     # -- training ------------------------------------------------------------------------------------
@@ -183,6 +193,7 @@ class Run:
         with self._owned(world) as lock, flag:
             attempt = status["attempts"] + 1
             if world.main:
+                self._discard_other_answers(attempt, say)
                 self.files.set_status(
                     state=RUNNING, attempts=attempt, max_steps=self.config.train.max_steps, message=""
                 )
@@ -225,8 +236,22 @@ class Run:
 
     def _missing_evaluations(self) -> list[str]:
         last = self.files.status()["step"]
-        names = [evaluation_name(e) for e in self.config.evaluations]
-        return [n for n in names if not self.files.evaluation_file(n, last).exists()]
+        return [
+            evaluation_name(e)
+            for e in self.config.evaluations
+            if not self.files.evaluated(evaluation_name(e), last, evaluation_identity(e))
+        ]
+
+    def _discard_other_answers(self, attempt: int, say: Say) -> None:
+        """Results of evaluations whose options or version have changed since are set aside, and said so."""
+        for e in self.config.evaluations:
+            name = evaluation_name(e)
+            if count := self.files.discard_other_answers(name, evaluation_identity(e), attempt):
+                self.files.event("evaluation changed", evaluation=name, discarded=count)
+                say(
+                    f"{self.path.name}: {count} results of {name} were measured with other options; set aside in"
+                    f" discarded-{attempt}/"
+                )
 
     def key(self, evaluation: str, step: int) -> int:
         """The key of an evaluation's random choices."""

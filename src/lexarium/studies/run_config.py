@@ -100,6 +100,12 @@ def evaluation_name(config: Any) -> str:
     return config.name or config.type.rpartition(":")[2]
 
 
+def evaluation_identity(config: Any) -> dict[str, Any]:
+    """What an evaluation measures: its type, version and options, but not when it runs or what it is called."""
+    version = registry.find("evaluation", config.type).version
+    return {"type": config.type.rpartition(":")[2], "version": version, **identity(config)}
+
+
 @dataclass(frozen=True)
 class Identity:
     """What a run is, and the name that follows from it."""

@@ -115,12 +115,17 @@ class RunFiles:
         """Where the result of an evaluation at a step lies."""
         return self.path / "evals" / name / f"step-{step:08d}.json"
 
-    def write_evaluation(self, name: str, step: int, result: Result, items: bool = True) -> Path:
-        """Write numbers (and the per-item table beside them, first); returns the JSON file."""
+    def write_evaluation(
+        self, name: str, step: int, result: Result, asked: dict[str, Any], items: bool = True
+    ) -> Path:
+        """Write numbers (and the per-item table beside them, first); returns the JSON file.
+
+        `asked` says what was measured (see `run_config.evaluation_identity`).
+        """
         path = self.evaluation_file(name, step)
         if items and result.items:
             write_parquet(path.with_suffix(".parquet"), result.items)
-        write_json(path, {"evaluation": name, "step": step, "metrics": result.metrics})
+        write_json(path, {"evaluation": name, "step": step, "asked": asked, "metrics": result.metrics})
         return path
 
     def evaluations(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
@@ -128,6 +133,24 @@ class RunFiles:
         for path in sorted((self.path / "evals").glob("*/step-*.json")):
             data = read_json(path)
             yield data["evaluation"], data["step"], data["metrics"]
+
+    def evaluated(self, name: str, step: int, asked: dict[str, Any]) -> bool:
+        """Whether the answer to just this question is there (older results do not say what was asked)."""
+        path = self.evaluation_file(name, step)
+        return path.exists() and read_json(path).get("asked", asked) == asked
+
+    def discard_other_answers(self, name: str, asked: dict[str, Any], attempt: int) -> int:
+        """Set aside the results of an evaluation that was asked otherwise; returns how many."""
+        count = 0
+        for path in sorted((self.path / "evals" / name).glob("step-*.json")):
+            if read_json(path).get("asked", asked) != asked:
+                target = self.path / f"discarded-{attempt}" / "evals" / name
+                make_directory(target)
+                for file in (path.with_suffix(".parquet"), path):
+                    if file.exists():
+                        file.replace(target / file.name)
+                count += 1
+        return count
 
     # -- resuming ------------------------------------------------------------------------------------
 
