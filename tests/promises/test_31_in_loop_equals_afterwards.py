@@ -60,7 +60,10 @@ def evaluate_afterwards(path: str) -> None:
             run.evaluate(config, step)
 
 
-@pytest.mark.parametrize("arm", ARMS)
+LONG = ("recurrent", "bf16", "view, windows")
+
+
+@pytest.mark.parametrize("arm", [pytest.param(a, marks=pytest.mark.slow) if a in LONG else a for a in ARMS])
 def test_same_bytes(arm: str, tmp_path: Path) -> None:
     run = tiny_run(
         tmp_path, **{**ARMS[arm], "evaluations": evaluations(arm), "checkpoint": {"every": 4, "at": [0]}}

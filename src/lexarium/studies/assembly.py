@@ -188,7 +188,7 @@ def train(
     device = choose_device(config.plan.device, world)
     check_precision(config.train.precision, device)
     settle(config.plan.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import the compiler
     world.start(device)
     parts: Parts = run.parts(say)
     if world.main:

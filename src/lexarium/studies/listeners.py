@@ -54,6 +54,7 @@ class Recorder:
         self._say(step)
         now = time.monotonic()
         if self.world.main and now - self._status_time > STATUS_SECONDS:
+            self.lock.check()
             self.files.set_status(step=step)
             self._status_time = now
         return False

@@ -8,6 +8,7 @@ where the library has them for the device.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -34,6 +35,17 @@ def has_fused(device: torch.device) -> bool:
     return device.type in ("cpu", "cuda", "mps")
 
 
+def without_compiler(cls: type[torch.optim.Optimizer]) -> Any:
+    """The same optimiser without the guards that its methods carry for torch.compile.
+
+    The first call through such a guard imports the compiler, which costs a process about as much as `import
+    torch` itself. The methods below them are unchanged.
+    """
+    guarded = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    bare: dict[str, Any] = {name: inspect.unwrap(getattr(cls, name)) for name in guarded}
+    return type(cls.__name__, (cls,), {**bare, "step": torch.no_grad()(inspect.unwrap(cls.step))})
+
+
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
@@ -54,7 +66,7 @@ class AdamW:
     def build(self, parameters: Named, device: torch.device) -> torch.optim.Optimizer:
         """The torch optimiser over named parameters."""
         c = self.config
-        return torch.optim.AdamW(
+        return without_compiler(torch.optim.AdamW)(
             groups(parameters, c.weight_decay),
             lr=c.lr,
             betas=c.betas,
@@ -83,7 +95,7 @@ class SGD:
     def build(self, parameters: Named, device: torch.device) -> torch.optim.Optimizer:
         """The torch optimiser over named parameters."""
         c = self.config
-        return torch.optim.SGD(
+        return without_compiler(torch.optim.SGD)(
             groups(parameters, c.weight_decay),
             lr=c.lr,
             momentum=c.momentum,
