@@ -120,21 +120,26 @@ def test_sgd_by_the_formula(momentum: float, nesterov: bool) -> None:
         assert parameter.item() == pytest.approx(w, rel=1e-12)
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("norm", [0.01, 0.5, 1e6])
-def test_clipping_equals_torchs(norm: float) -> None:
-    """Same gradients after clipping, and the norm reported is the one before it."""
+def test_clipping_equals_torchs(norm: float, fused: bool) -> None:
+    """Same update after clipping (done by a fused optimiser itself); the norm reported is the one before it."""
     ours, theirs = Small(), Small()
     for model in (ours, theirs):
         model.loss(0).backward()
     step = TrainStep.__new__(TrainStep)  # only its model is looked at
     nn.Module.__init__(step)
     step.model = ours
-    program = EagerProgram(step, build("sgd", ours), device=CPU, world=World(), clip_norm=norm)
+    optimizer = build("sgd", ours, lr=1.0) if fused else torch.optim.SGD(ours.parameters(), lr=1.0)
+    program = EagerProgram(step, optimizer, device=CPU, world=World(), clip_norm=norm)
+    assert program.scales_gradients == fused
     found = program._clip()
+    optimizer.step()
     expected = nn.utils.clip_grad_norm_(theirs.parameters(), norm)
+    torch.optim.SGD(theirs.parameters(), lr=1.0).step()
     torch.testing.assert_close(found, expected)
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-6, atol=0)
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
 
 
 def test_the_whole_update_equals_a_plain_loop(tmp_path: Path) -> None:
