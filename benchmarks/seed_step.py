@@ -152,7 +152,7 @@ def run(steps: int, dropout: float, folder: Path) -> dict[str, list[float]]:
             cpu, wall = time.process_time(), time.perf_counter()
             found["their_cpu"].append(cpu - self.cpu)
             found["their_wall"].append(wall - self.wall)
-            found["ours"].append(ours.advance().loss)
+            found["ours"].append(ours.advance().losses["ce"])
             self.cpu, self.wall = time.process_time(), time.perf_counter()
             found["our_cpu"].append(self.cpu - cpu)
             found["our_wall"].append(self.wall - wall)

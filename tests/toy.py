@@ -123,3 +123,18 @@ def example(
     return Example(
         array(ids), position, segments, {n: array(v) for n, v in channels.items()}, (index,), index
     )
+
+
+def matches(fields: Mapping[str, Any], condition: Mapping[str, Any]) -> bool:
+    """Whether one document's fields meet a condition. The simple form of `Split.where`, a value at a time."""
+    for name, wanted in condition.items():
+        value: Any = fields[name]
+        if isinstance(wanted, Mapping):
+            if not wanted.get("min", value) <= value <= wanted.get("max", value):
+                return False
+        elif isinstance(wanted, list | tuple):
+            if value not in wanted:
+                return False
+        elif value != wanted:
+            return False
+    return True

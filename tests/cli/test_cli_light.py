@@ -61,8 +61,8 @@ def test_study_status_reads_index_and_status_only(tmp_path: Path) -> None:
     found = json.loads(output)["runs"]
     states = [(r["name"], r["dir"], r["state"], r["step"]) for r in found]
     expected = [
-        ("a=1/seed=1", "x-s1-0123456789", "done", 10),
-        ("a=1/seed=2", "x-s2-0123456789", "waiting", 0),
+        ("a=1/seed=1", str(tmp_path / "x-s1-0123456789"), "done", 10),
+        ("a=1/seed=2", str(tmp_path / "x-s2-0123456789"), "waiting", 0),
     ]
     assert states == expected
 

@@ -16,7 +16,7 @@ import yaml
 from lexarium.corpora.question_formation import QuestionFormation
 from lexarium.corpora.tense_inflection import TenseInflection
 from lexarium.foundation.types import Document
-from lexarium.tokens.store import matches
+from toy import matches
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference" / "hier-gen-filters.md"
 DETERMINERS = ("the", "some", "my", "your", "our", "her")

@@ -108,6 +108,22 @@ def follower(rule: str) -> FakeScorer:
     )
 
 
+class Judge(FakeScorer):
+    """Follows a rule and finds every word that departs from the rule's answer less probable."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(lambda asked, begun: [answer_by(rule, asked)[len(begun)]])
+        self.rule = rule
+
+    def token_scores(self, documents) -> list[np.ndarray]:
+        found = []
+        for document in documents:
+            asked, answer = document.text.split(" quest ")
+            right = answer_by(self.rule, f"{asked} quest")
+            found.append(np.array([-1.0 * (a != b) for a, b in zip(answer.split(), right, strict=True)]))
+        return found
+
+
 def guesser(choose_from: Callable[[str], Sequence[str]]) -> FakeScorer:
     """A model with a random order of preference over some words."""
     generator = np.random.default_rng(1)
@@ -294,6 +310,23 @@ def test_both_tasks_may_stand_in_one_split(question, tense) -> None:
     )
     mixed = evaluate(data, scorer, splits=["ood"]).metrics
     assert (mixed["ood.main_auxiliary"], mixed["ood.main_verb"], mixed["ood.hierarchical"]) == (1, 0, 0.75)
+
+
+@pytest.mark.parametrize(("rule", "expected"), [("hierarchical", 1.0), ("linear", 0.0)])
+def test_whole_questions_are_compared(question, rule, expected) -> None:
+    """Out of distribution the two rules disagree; in distribution only sentences with two auxiliaries count."""
+    result = evaluate(question, Judge(rule), sentence_probability=True)
+    assert result.metrics["ood.sentence_probability"] == expected
+    assert result.metrics["ood.sentence_probability_items"] == result.metrics["ood.items"]
+    assert result.metrics["val.sentence_probability"] == 1.0
+    two = [
+        len(set(d.text.split(" . ")[0].split()) & set(AUXILIARIES)) > 1
+        for d in question.documents("val")
+        if " quest " in d.text
+    ]
+    assert result.metrics["val.sentence_probability_items"] == sum(two) < len(two)
+    advantage = np.array(result.items["sentence_advantage"])[np.array(result.items["split"]) == "val"]
+    assert np.isnan(advantage).sum() == len(two) - sum(two)
 
 
 def test_breakdowns_are_weighted_back_to_the_whole(question) -> None:

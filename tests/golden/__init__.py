@@ -73,7 +73,7 @@ def measure(arm: str) -> dict[str, Any]:
     return {
         "parameters": count_parameters(trainer.program.step.model),
         "tokens": [r.tokens for r in results],
-        "losses": [r.loss for r in results],
+        "losses": [r.losses["ce"] for r in results],
         "grad_norms": [r.grad_norm for r in results],
     }
 

@@ -82,7 +82,7 @@ def test_loss_is_the_sum_over_predicted_tokens() -> None:
     batch = causal.collate([example([A]), example([B, C])])
     scores = torch.randn(5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     terms = causal.loss(Output(scores, lambda h: h), batch)
-    assert list(terms) == ["ce"] and terms["ce"].weight == 5
+    assert list(terms) == ["ce"] and batch.weights == {"ce": 5}
     expected = -sum(scores.log_softmax(-1)[i, t] for i, t in enumerate([A, EOS, B, C, EOS]))
     assert float(terms["ce"].sum) == pytest.approx(float(expected))
 

@@ -38,6 +38,7 @@ PIECES = {
     "Contrast": {"metric": "loss.val", "axis": "a", "from": "x", "to": "y"},
 }
 REQUIRED: dict[str, dict[str, Any]] = {
+    "SGD.Config": {"momentum": 0.9},
     "WindowPacking.Config": {"seq_len": 32},
     "WarmRestarts.Config": {"period": 10},
     "FromRun.Config": {"path": "runs/a-b-forward-s1-0123456789"},

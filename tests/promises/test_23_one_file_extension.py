@@ -73,7 +73,7 @@ class WithPenalty(Causal):
 
     def loss(self, output, batch):
         size = output.hidden.square().mean(-1).sum()
-        return {**super().loss(output, batch), "size": Term(size, batch.weights["ce"], self.config.strength)}
+        return {**super().loss(output, batch), "size": Term(size, self.config.strength)}
 
     def collate(self, examples, dropout_key=None):
         batch = super().collate(examples, dropout_key)

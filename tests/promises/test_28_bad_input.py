@@ -22,7 +22,7 @@ from lexarium.foundation import files, registry
 from lexarium.foundation.config import Source, parse_overrides, parse_yaml, read_yaml, validate
 from lexarium.foundation.files import DiskError
 from lexarium.foundation.lock import Held
-from lexarium.foundation.types import Document, UserError
+from lexarium.foundation.types import Document, NonFinite, UserError
 from lexarium.studies.run import Run
 from lexarium.studies.run_config import RunConfig
 from lexarium.studies.study import Study
@@ -96,7 +96,7 @@ DOCUMENTS: dict[str, Case] = {
     "missing split": (lambda f: train_texts(f, ["a b"], evaluations=[{"type": "loss", "splits": ["test"]}]), "the corpus has no split 'test'; it has train, val"),
     "missing field": (lambda f: train_texts(f, ["a b"], evaluations=[{"type": "loss", "splits": ["val"], "by_field": ["kind"]}]), "has no channel or field 'kind'"),
     "missing field of a view": (lambda f: train_texts(f, [Document("a b", {"n": 1})], [Document("a", {"n": 1})], view={"keep": [{"m": 1}]}), r"documents have no field 'm'.*\(fields: n\)"),
-    "a view of nothing": (lambda f: train_texts(f, [Document("a b", {"n": 1})], [Document("a", {"n": 1})], view={"keep": [{"n": 2}]}), "the view keeps none of the 1 documents of split 'train'; loosen keep or drop"),
+    "a view of nothing": (lambda f: train_texts(f, [Document("a b", {"n": 1})], [Document("a", {"n": 1})], view={"keep": [{"n": {"min": 2}}]}), "the view keeps none of the 1 documents of split 'train'; loosen keep or drop"),
     "document longer than packing": (lambda f: train_texts(f, ["a", "a " * 9], packing={"type": "documents", "max_length": 8}), r"packing\.max_length is 8 but document 1 has 9 tokens; raise it or use packing type windows"),
     "document longer than the model": (lambda f: train_texts(f, ["a b"] * 9, ["a " * 30], packing={"type": "windows", "seq_len": 4}, model={"type": "transformer", "n_layers": 1, "n_heads": 2, "d_model": 8, "max_positions": 16}), r"a row of 31 tokens \(frame included\) is longer than model\.max_positions 16; raise it"),
     "rows longer than the model": (lambda f: train_texts(f, ["a b"], packing={"type": "documents", "max_length": 16}, model={"type": "transformer", "max_positions": 16}), r"rows of up to 17 tokens \(frame included\) but model\.max_positions is 16"),
@@ -166,8 +166,8 @@ def damaged(folder: Path, name: str, text: str) -> None:
 
 
 def failed(folder: Path) -> Run:
-    run = tiny_run(folder / "runs", train={**TRAIN, "parameters": ["nothing"]})
-    with pytest.raises(UserError):
+    run = tiny_run(folder / "runs", optimizer={"type": "sgd", "lr": 1e30}, train={**TRAIN, "max_steps": 5})
+    with pytest.raises(NonFinite):
         run.train()
     return run
 

@@ -126,6 +126,6 @@ def test_results_of_other_options_are_set_aside(tmp_path: Path) -> None:
     assert run.train(say=told.append) == "done"
     (result,) = run.files.evaluations()
     assert result[:2] == ("loss", 12) and "ood" in result[2] and "val" not in result[2]
-    assert "4 results of loss were measured with other options; set aside in discarded-2/" in told[0]
-    aside = run.path / "discarded-2" / "evals"
+    assert "4 results of loss were measured with other options; set aside in discarded-evals-1/" in told[0]
+    aside = run.path / "discarded-evals-1"
     assert {str(p.relative_to(aside)): p.read_bytes() for p in aside.glob("*/*")} == before

@@ -95,7 +95,7 @@ def test_eight_seeds_are_tested_and_corrected(tmp_path: Path) -> None:
     both = [contrast(), contrast(metric=LOSS, expect=None, **{"as": "relative"})]
     results, page, _ = report(tmp_path, seeds=8, compare=both)
     assert all(r["p"] is not None and r["correction"] == "Holm over 2 tests" for r in results["contrasts"])
-    assert "Interval (0.95): BCa bootstrap over seeds (9,999 resamples)." in page.words
+    assert "Interval (0.95): Welch t." in page.words
     assert (
         "p: permutation of the difference of means, two-sided (exact, all 12,870 relabellings" in page.words
     )

@@ -116,7 +116,7 @@ def test_bootstrap_interval_is_bca_of_scipy_up_to_resampling() -> None:
     from scipy.stats import bootstrap
 
     found = effect(EIGHT, OTHER_EIGHT)
-    assert found.interval_method is not None and found.interval_method.startswith("BCa bootstrap")
+    assert found.bootstrap_method is not None and found.bootstrap_method.startswith("BCa bootstrap")
     expected = bootstrap(
         (OTHER_EIGHT, EIGHT),
         lambda a, b, axis: a.mean(axis) - b.mean(axis),
@@ -124,7 +124,16 @@ def test_bootstrap_interval_is_bca_of_scipy_up_to_resampling() -> None:
         method="BCa",
         vectorized=True,
     ).confidence_interval
-    assert found.interval == pytest.approx((expected.low, expected.high), abs=0.01)
+    assert found.bootstrap_interval == pytest.approx((expected.low, expected.high), abs=0.01)
+    assert (found.interval, found.interval_method) == (found.t_interval, "Welch t")
+
+
+def test_the_bootstrap_interval_is_reported_from_ten_seeds_on() -> None:
+    x = np.linspace(0, 1, 10)
+    for n, reported in ((9, "Welch t"), (10, "BCa bootstrap over seeds (9,999 resamples)")):
+        found = effect(x[:n], x[:n] ** 2)
+        assert found.interval_method == reported
+        assert found.interval == (found.t_interval if n == 9 else found.bootstrap_interval)
 
 
 def test_hedges_g_by_hand() -> None:
@@ -266,4 +275,4 @@ def test_scale_and_shift(x: list[float], y: list[float], scale: float, shift: fl
 def test_equal_arguments_give_equal_results_and_the_name_keys_the_randomness() -> None:
     one = effect(EIGHT, OTHER_EIGHT, name="a")
     assert one == effect(EIGHT, OTHER_EIGHT, name="a")
-    assert one.interval != effect(EIGHT, OTHER_EIGHT, name="b").interval
+    assert one.bootstrap_interval != effect(EIGHT, OTHER_EIGHT, name="b").bootstrap_interval

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from lexarium.foundation.config import ConfigError, Source, parse_yaml, resolved, validate, write_yaml
 from lexarium.foundation.files import dumps
 from lexarium.foundation.types import Incompatible
-from lexarium.studies.run_config import Identity, RunConfig, check, component_configs, evaluation_name
+from lexarium.studies.run_config import (
+    Identity,
+    RunConfig,
+    check,
+    check_splits,
+    component_configs,
+    evaluation_name,
+)
 from lexarium.tokens.store import ViewConfig
 from toy import TYPE, write_corpus
 
@@ -246,6 +253,7 @@ SEQ2SEQ = {"type": "seq2seq"}
         ({"model": {"type": "encoder_decoder"}}, r"model 'encoder_decoder' needs the input 'source', which objective 'causal' does not produce; models for this objective: recurrent, transformer"),
         ({"packing": WINDOWS, "model": {"type": "transformer", "max_positions": 100}}, r"packing 'windows' makes rows of up to 101 tokens \(frame included\) but model\.max_positions is 100; raise it or shorten the packing"),
         ({"packing": {"type": "documents", "max_length": 64}, "model": {"type": "transformer", "positions": "learned", "max_positions": 64}}, r"rows of up to 65 tokens"),
+        ({"packing": WINDOWS, "model": {"type": "transformer", "positions": "rotary", "max_positions": 4}}, r"rows of up to 101 tokens"),
         ({"evaluations": [{"type": "loss"}, {"type": "loss"}]}, r"two evaluations are named 'loss'; give one of them a `name`"),
         ({"stop_when": {"metric": "loss.val", "patience": 1}}, r"stop_when\.metric: no evaluation is named 'loss' \(evaluations: none\)"),
         ({"stop_when": {"metric": "los.val", "patience": 1}, "evaluations": [{"type": "loss", "every": 5}]}, r"no evaluation is named 'los' \(evaluations: loss\)"),
@@ -260,13 +268,19 @@ def test_impossible_combinations_name_the_pair_and_the_way_out(more: dict, messa
         check(config(**more))
 
 
+def test_a_split_that_the_corpus_lacks_is_named() -> None:
+    message = r"evaluation 'loss': the corpus has no split 'oood'; did you mean 'ood'\?; it has train, val, test, ood"
+    with pytest.raises(Incompatible, match=message):
+        check_splits(config(evaluations=[{"type": "loss", "splits": ["val", "oood"]}]))
+    check_splits(config(evaluations=[{"type": "loss", "splits": ["val", "ood"]}]))
+
+
 def test_possible_combinations_pass() -> None:
     models = [{"type": t} for t in ("transformer", "recurrent")]
     for model, direction in itertools.product(models, ("forward", "backward")):
         check(config(model=model, direction={"type": direction}, evaluations=[{"type": "loss"}]))
         check(config(model=model, packing=WINDOWS, direction={"type": direction}))
     check(config(model={"type": "encoder_decoder"}, objective=SEQ2SEQ, evaluations=[{"type": "loss"}]))
-    check(config(model={"type": "transformer", "positions": "rotary", "max_positions": 4}, packing=WINDOWS))
     check(config(model={"type": "transformer", "max_positions": 101}, packing=WINDOWS))
 
 
@@ -276,6 +290,15 @@ def test_possible_combinations_pass() -> None:
         ({"seed": -1}, "seed: .*greater than or equal to 0"),
         ({"stop_when": {"metric": "loss.val"}}, "stop_when: say when: above, below or patience"),
         ({"train": {"max_steps": 0}}, "train.max_steps"),
+        (
+            {"train": {"micro_batch_size": 64, "global_batch_size": 8}},
+            "micro_batch_size 64 is larger than global_batch_size 8",
+        ),
+        ({"optimizer": {"type": "sgd", "nesterov": True}}, "nesterov needs a momentum above 0"),
+        (
+            {"model": {"type": "transformer", "norm_type": "rms", "norm_bias": False}},
+            "norm_bias: rms norms have no bias to leave out",
+        ),
         ({"train": {"max_steps": True}}, "train.max_steps: expected a number"),
         ({"train": {"precision": "fp8"}}, "train.precision"),
         ({"plan": {"program": "captured"}}, "plan.program"),

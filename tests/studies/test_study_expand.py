@@ -168,6 +168,30 @@ GRID = (
 )
 
 
+COMPARE = "axes: {model.n_layers: [1, 2]}\ncompare: [{metric: %s, axis: model.n_layers, from: 1, to: 2, as: difference}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            COMPARE % "los.val",
+            r"compare\.0\.metric: 'los\.val' .* no evaluation is named 'los' \(evaluations: loss\)",
+        ),
+        (
+            COMPARE % "loss.vall",
+            r"'loss\.vall' .*: evaluation 'loss' looks at val, so .* loss\.val and so on",
+        ),
+        ("report: {curves: [loss.val, rule_choice.val.other]}\n", r"report\.curves: .* named 'rule_choice'"),
+        ("report: {stability: loss.test}\n", r"report\.stability: 'loss\.test'"),
+    ],
+)
+def test_a_metric_that_nothing_measures_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        points(text)
+    points(COMPARE % "loss.val.perplexity")
+
+
 def test_exclusions() -> None:
     found = points(
         GRID

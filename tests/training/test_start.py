@@ -18,6 +18,7 @@ from lexarium.models.build import build_model
 from lexarium.studies.run import Run
 from lexarium.studies.run_config import Identity
 from lexarium.training import checkpoint
+from lexarium.training.signals import StopFlag
 from lexarium.training.trainer import freeze
 
 STEP_0 = {"checkpoint": {"every": 5, "at": [0]}, "evaluations": []}
@@ -86,6 +87,18 @@ def test_identity_names_the_parent_and_the_step_but_not_the_place(parent: Run, t
     assert here != name(path=str(parent.path), step=5)
     assert here != name(path=str(parent.path.with_name(parent.path.name[:-10] + "0123456789")))
     assert here != Identity(tiny_config()).hash
+
+
+def test_the_last_step_is_that_of_a_finished_run(tmp_path: Path) -> None:
+    """Without a step the child means the parent's last one; which that is must be fixed."""
+    parent = tiny_run(tmp_path / "parent")
+    flag = StopFlag()
+    parent.train(flag, progress=lambda s: flag.raise_flag("test", 124) if s == 7 else None)
+    with pytest.raises(UserError, match=r"is not finished \(step 7\), .* name a start\.step"):
+        child_of(parent, tmp_path / "child")
+    parent.train()
+    child = child_of(parent, tmp_path / "child")
+    assert_same(weights(child, 0), weights(parent, 12))
 
 
 @pytest.mark.parametrize(

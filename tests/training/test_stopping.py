@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests import processes
 from tests.builders import record, tiny_run
 
 from lexarium.foundation.files import read_lines
 from lexarium.foundation.lock import OWNER, Held
+from lexarium.foundation.types import UserError
 from lexarium.studies.run import Run
 from lexarium.training import checkpoint, signals
 from lexarium.training.signals import INTERRUPTED, REQUEUE, StopFlag
@@ -220,3 +223,23 @@ def test_waiting_costs_no_time(tmp_path: Path) -> None:
     begun = time.monotonic()
     run.train()
     assert time.monotonic() - begun < 1.9
+
+
+def test_a_mistake_before_the_first_update_does_not_mark_the_run_as_failed(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, plan={"device": "cuda"})
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    with pytest.raises(UserError, match="cuda"):
+        run.train()
+    assert run.files.status()["state"] == "waiting"
+    assert tiny_run(tmp_path).path == run.path and tiny_run(tmp_path).train() == "done"
+
+
+def test_a_finished_run_whose_last_checkpoint_is_gone_is_trained_on(tmp_path: Path) -> None:
+    run, told = tiny_run(tmp_path), []
+    run.train()
+    before = record(run)
+    shutil.rmtree(run.path / "checkpoints" / "step-00000012")
+    assert run.train(say=told.append) == "done"
+    assert "its last checkpoint is gone" in told[0]
+    assert record(run) == before

@@ -66,14 +66,24 @@ def _print_arms(talk: Talk, found: Meant, points: Sequence[Point], runs_dir: Pat
         if study.config.claim:
             talk.say(f"claim: {' '.join(study.config.claim.split())}")
     talk.table(
-        ["arm", "vocabulary", "parameters", "non-embedding", "steps", "runs"],
+        ["arm", "documents", "vocabulary", "parameters", "non-embedding", "steps", "runs"],
         [
-            [r["arm"], r["vocab_size"], r["parameters"], r["non_embedding"], r["max_steps"], r["runs"]]
+            [
+                r["arm"],
+                r["documents"],
+                r["vocab_size"],
+                r["parameters"],
+                r["non_embedding"],
+                r["max_steps"],
+                r["runs"],
+            ]
             for r in rows
         ],
     )
     if any(r["vocab_size"] is None for r in rows):
-        talk.say("(vocabulary and parameters are known once the data are prepared: `lexarium prepare`)")
+        talk.say(
+            "(documents, vocabulary and parameters are known once the data are prepared: `lexarium prepare`)"
+        )
     shared = f" ({len(points) - distinct} points share a run)" if distinct < len(points) else ""
     talk.say(f"{distinct} run{'s' * (distinct != 1)}{shared}: fine")
 
@@ -97,9 +107,13 @@ def size(config: RunConfig, runs_dir: Path, known: dict[str, int | None]) -> dic
     if written not in known:
         known[written] = vocabulary(config, runs_dir)
     vocab_size = known[written]
+    chosen = f"documents {config.corpus.model_dump_json()} {config.view.model_dump_json()}"
+    if chosen not in known:
+        known[chosen] = documents(config, runs_dir)
     model = build_model(config.model, vocab_size or 8, None, "meta")
     freeze(model, config.train.parameters)
     return {
+        "documents": known[chosen],
         "vocab_size": vocab_size,
         "parameters": None if vocab_size is None else count_parameters(model),
         "non_embedding": count_parameters(model, non_embedding=True),
@@ -117,6 +131,18 @@ def vocabulary(config: RunConfig, runs_dir: Path) -> int | None:
     if not (folder / MANIFEST).exists():
         return None
     return make("objective", config.objective, open_tokenizer(config.tokenizer, folder)).vocab_size
+
+
+def documents(config: RunConfig, runs_dir: Path) -> int | None:
+    """Training documents that a run's view selects, if its token store is there.
+
+    Raises UserError for a condition on a field or value that no document has.
+    """
+    from lexarium.foundation.files import MANIFEST
+    from lexarium.tokens.store import TokenStore
+
+    folder = store_folder(config, runs_dir)
+    return len(TokenStore(folder).view("train", config.view)) if (folder / MANIFEST).exists() else None
 
 
 def store_folder(config: RunConfig, runs_dir: Path) -> Path:

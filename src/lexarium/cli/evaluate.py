@@ -142,7 +142,7 @@ def _write_items(path: Path, result: Result) -> None:
 
 
 def _print(talk: Talk, run: Run, results: Sequence[tuple[str, int, Result, bool]]) -> None:
-    head = {"run": run.path.name, "dir": str(run.path), "step": results[0][1]}
+    head = {"run": run.path.name, "dir": str(run.path.absolute()), "step": results[0][1]}
     if len(results) == 1:
         name, _, result, stored = results[0]
         talk.data({**head, "evaluation": name, "metrics": result.metrics, "stored": stored})

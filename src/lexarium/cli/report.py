@@ -30,7 +30,8 @@ def report(
     name = study_name(study)
     results = build_report(runs_dir, name)
     page = report_page(runs_dir, name)
-    talk.data({**results, "page": str(page)})
+    runs = [{**run, "dir": str(runs_dir.absolute() / run["dir"])} for run in results["runs"]]
+    talk.data({**results, "runs": runs, "page": str(page)})
     print_results(results, rich_console(talk.stream))
     talk.say(str(page))
     if open_page:

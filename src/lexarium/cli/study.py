@@ -74,7 +74,8 @@ def status(
     """
     talk = Talk(as_json)
     studies = [_study(index, runs_dir) for index in _indexes(study, runs_dir)]
-    runs = [{"study": s["study"], **r} for s in studies for r in s["runs"]]
+    place = runs_dir.absolute()
+    runs = [{"study": s["study"], **r, "dir": str(place / r["dir"])} for s in studies for r in s["runs"]]
     brief = [{k: v for k, v in s.items() if k != "runs"} for s in studies]
     talk.data({**brief[0], "runs": runs} if study is not None else {"studies": brief, "runs": runs})
     if not studies:

@@ -213,7 +213,7 @@ def _cuda_devices(device: str) -> list[str]:
 
 def missing_evaluations(run: Run) -> list[tuple[Any, int]]:
     """(evaluation, step) for which a checkpoint is there but no result."""
-    from lexarium.studies.run_config import evaluation_name
+    from lexarium.studies.run_config import evaluation_identity, evaluation_name
     from lexarium.training.checkpoint import steps
 
     last = state_of(run.path)["step"]
@@ -222,7 +222,7 @@ def missing_evaluations(run: Run) -> list[tuple[Any, int]]:
         for evaluation in run.config.evaluations
         for step in steps(run.path)
         if (step == last or evaluation.due(step, run.config.train.max_steps))
-        and not run.files.evaluation_file(evaluation_name(evaluation), step).exists()
+        and not run.files.evaluated(evaluation_name(evaluation), step, evaluation_identity(evaluation))
     ]
 
 
@@ -241,7 +241,7 @@ def _evaluate(work: Work, flag: StopFlag) -> None:
         for i, (run, evaluation, step) in enumerate(found, start=1):
             if flag.raised:
                 return
-            run.evaluate(evaluation, step)
+            run.evaluate(evaluation, step, say=meter.say)
             meter.move(i, run.path.name)
 
 

@@ -172,7 +172,7 @@ def summary(path: Path) -> dict[str, Any]:
         last[name] = {"step": step, "metrics": metrics}
     return {
         "name": path.name,
-        "dir": str(path),
+        "dir": str(path.absolute()),
         **{k: status.get(k) for k in ("state", "step", "max_steps", "message", "attempts")},
         "train": last_record(path / "metrics.jsonl"),
         "evaluations": last,

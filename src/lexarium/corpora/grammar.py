@@ -164,12 +164,18 @@ class Template:
         """True when some auxiliary or verb has a subject whose number differs from the noun before it."""
         return any(word.number != word.nearest for word in self.inflected)
 
-    def fields(self) -> dict[str, str]:
+    @property
+    def depth(self) -> int:
+        """Levels of clauses inside the main one: 1 with a relative clause anywhere (the grammars nest no deeper)."""
+        return int(any(p is not None and p.shape.startswith("rc_") for p in (self.subject, self.object)))
+
+    def fields(self) -> dict[str, str | int]:
         """Document fields that depend on the template alone, common to both tasks."""
         return {
             "subject": self.subject.shape,
             "subject_rc": relative_clause(self.subject.shape),
             "vp": self.vp,
+            "depth": self.depth,
             "number": self.number,
             "template": " ".join(self.tags),
         }

@@ -20,7 +20,8 @@ kabirahuja2431/transformers-hg) are `templates: 20` with `template_weights: unif
 variants named v2. rule: hierarchical and rule: linear correspond to question_main and question_first.
 
 Fields of a document: kind (quest, decl); transformed (after quest); subject and vp (shapes, see
-grammar.py; vp may be intrans); subject_rc (none, sbj, obj); number (sg, pl) of the subject; template (word
+grammar.py; vp may be intrans); subject_rc (none, sbj, obj); depth (0, or 1 with a
+relative clause anywhere); number (sg, pl) of the subject; template (word
 classes of the first sentence); n_aux (auxiliaries in the first sentence, 1 to 3); n_distinct_aux;
 rules_agree (both rules give this pair's second sentence alike); rule (whose answer the text holds: both,
 hierarchical, linear, neither). Channel `half`: 0 up to the marker and the space after it, 1 for the second

@@ -21,7 +21,8 @@ inventory; templates are drawn from the grammar instead of copied from the origi
 keep the plain composition.
 
 Fields of a document: kind (PAST, PRESENT); transformed (after PRESENT); subject and vp (shapes, see
-grammar.py; vp may be intrans); subject_rc (none, sbj, obj); number (sg, pl) of the subject's head; template
+grammar.py; vp may be intrans); subject_rc (none, sbj, obj); depth (0, or 1 with a
+relative clause anywhere); number (sg, pl) of the subject's head; template
 (word classes of the first sentence); n_verbs (1 to 3); nearest_number (of the last noun before the main
 verb); nearest_agrees (number equals nearest_number); rules_agree (both rules give this pair's second
 sentence alike: always so after PAST); rule (whose answer the text holds: both, hierarchical, linear,

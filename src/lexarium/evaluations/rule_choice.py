@@ -28,6 +28,11 @@ together too (rc, rc_sbj, rc_obj); `by_template` for each row of word classes.
 classes). Questions get `category.d2p2` and so on, tense `written.main_verb`, `written.linear_verb`,
 `written.correct_number`, `written.incorrect_number` (see rule_outputs.py).
 
+`sentence_probability` asks for no word but compares two whole lines: of the questions whose sentence has two
+different auxiliaries, the share whose right question has a higher log-probability than the one that fronts
+the other auxiliary (the third measure of the hierarchical-generalization code base, which takes at most
+1,000 of them). `sentence_probability_items` is their number.
+
 The rules' answers come from parsing each sentence, so files labelled by another rule are scored alike.
 Cost: parsing happens once, when the evaluation is built (about 30 microseconds per document); a run is
 one forward pass over the prefixes, with `greedy` or `full_sentence` one per generated word. Refused: a
@@ -131,6 +136,8 @@ class RuleChoice:
         """How the deciding word is obtained."""
         full_sentence: bool = False
         """Generate second sentences as well and score them whole."""
+        sentence_probability: bool = False
+        """Compare the probabilities of whole questions as well."""
         by_subject: bool = True
         """Metrics for each type of subject."""
         by_template: bool = False
@@ -142,10 +149,9 @@ class RuleChoice:
 
     def __init__(self, config: Config, data: Data) -> None:
         self.config, self.tokenizer = config, data.tokenizer
-        if config.definition == "greedy":
-            self.asks = frozenset({"generate"})
-        elif config.full_sentence:
-            self.asks = frozenset({"next_scores", "generate"})
+        asks = {"generate"} if config.definition == "greedy" else {"next_scores"}
+        asks |= {"generate"} if config.full_sentence else set()
+        self.asks = frozenset(asks | ({"token_scores"} if config.sentence_probability else set()))
         found: dict[str, Sequence[Document]]
         if config.data is not None:
             found = {FROM_FILE: _read(Path(config.data).expanduser())}
@@ -223,6 +229,8 @@ class RuleChoice:
             columns = _columns(split, prepared, predictions, chosen)
             if self.config.full_sentence:
                 columns |= _whole_sentences(split, prepared.items, written, result.metrics)
+            if self.config.sentence_probability:
+                columns |= _sentence_probabilities(split, prepared.items, scorer, result.metrics)
             for name, values in columns.items():
                 result.items.setdefault(name, []).extend(values)
         return result
@@ -343,6 +351,31 @@ def _columns(
         "correct": (chosen == HIERARCHICAL).tolist(),
         "choice": chosen.tolist(),
     }
+
+
+def _other_question(item: Item) -> tuple[str, ...] | None:
+    """The question that fronts the first auxiliary that is another word than the main one."""
+    if item.task is not QUESTION:
+        return None
+    words, right = item.words, item.gold[0]
+    place = next((w.place for w in item.template.inflected if words[w.place] != right), None)
+    return None if place is None else (words[place], *words[:place], *words[place + 1 :], item.gold[-1])
+
+
+def _sentence_probabilities(
+    split: str, items: list[Item], scorer: Any, metrics: dict[str, float | int]
+) -> dict[str, list[Any]]:
+    """The share of right questions that are the more probable ones; column `sentence_advantage` in nats."""
+    others = [(i, other) for i, item in enumerate(items) if (other := _other_question(item))]
+    line = lambda item, question: Document(f"{item.asked} {' '.join(question)}")
+    lines = [line(items[i], q) for i, other in others for q in (items[i].gold, other)]
+    sums = np.array([scores.sum() for scores in scorer.token_scores(lines)]).reshape(-1, 2)
+    advantage = np.full(len(items), np.nan)
+    advantage[[i for i, _ in others]] = sums[:, 0] - sums[:, 1]
+    if others:
+        metrics[f"{split}.sentence_probability"] = float((sums[:, 0] > sums[:, 1]).mean())
+    metrics[f"{split}.sentence_probability_items"] = len(others)
+    return {"sentence_advantage": advantage.tolist()}
 
 
 def _whole_sentences(

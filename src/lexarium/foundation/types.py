@@ -145,11 +145,14 @@ class Output:
 
 @dataclass(slots=True)
 class Term:
-    """One named part of a loss. The loss of a step is sum over terms of coefficient * sum / weight,
-    each weight taken over the whole global batch; a `per_step` term is added once per optimiser step."""
+    """One named part of a loss. The loss of a step is the sum over terms of coefficient * sum / weight, with the
+    term's weight in `Batch.weights` summed over the whole global batch.
+
+    A `per_step` term has no weight: it is a property of the weights or of the whole step (a gate penalty). Its
+    mean over the step's forward passes is added once, however many micro-batches and processes there are.
+    """
 
     sum: Tensor
-    weight: float
     coefficient: float = 1.0
     per_step: bool = False
 

@@ -49,7 +49,7 @@ class EncoderDecoder(nn.Module):
     def __init__(self, config: Config, vocab_size: int) -> None:
         super().__init__()
         self.config = config
-        self.max_length = config.max_positions if config.positions in ("learned", "sinusoidal") else None
+        self.max_length = config.max_positions
         self.embedding = nn.Parameter(torch.empty(vocab_size, config.d_model))
         self.encoder = Stack(config, config.n_encoder_layers or config.n_layers, causal=False)
         self.decoder = Stack(config, config.n_layers, causal=True, cross=True)

@@ -60,6 +60,7 @@ class StackConfig(ComponentConfig):
     norm_type: Literal["layer", "rms"] = "layer"
     norm_eps: float = Field(1e-5, gt=0)
     norm_bias: bool = True
+    """Bias of layer norms (RMS norms have none)."""
     positions: Literal["sinusoidal", "learned", "rotary", "none"] = "sinusoidal"
     max_positions: int = Field(1024, gt=0)
     """Longest row, tokens added by the objective included."""
@@ -87,6 +88,8 @@ class StackConfig(ComponentConfig):
             raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
         if self.positions == "rotary" and (self.d_model // self.n_heads) % 2:
             raise ValueError("rotary positions need an even width per head")
+        if self.norm_type == "rms" and not self.norm_bias:
+            raise ValueError("norm_bias: rms norms have no bias to leave out; remove this option")
         return self
 
     def rate(self, place: str) -> float:
@@ -251,7 +254,7 @@ class Transformer(nn.Module):
     def __init__(self, config: Config, vocab_size: int) -> None:
         super().__init__()
         self.config = config
-        self.max_length = config.max_positions if config.positions in ("learned", "sinusoidal") else None
+        self.max_length = config.max_positions
         self.embedding = nn.Parameter(torch.empty(vocab_size, config.d_model))
         self.stack = Stack(config, config.n_layers, causal=True)
         self.unembedding = Unembedding(config.d_model, vocab_size, config.tied, config.output_bias)

@@ -96,7 +96,7 @@ class Causal:
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
         """`ce`: cross-entropy in nats."""
         total = cross_entropy_sum(output, batch.targets["labels"], self.config.label_smoothing)
-        return {"ce": Term(total, batch.weights["ce"])}
+        return {"ce": Term(total)}
 
     # -- asking the trained model --------------------------------------------------------------------
 

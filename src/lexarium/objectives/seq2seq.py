@@ -88,7 +88,7 @@ class Seq2Seq:
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
         """`ce`: cross-entropy in nats."""
         total = cross_entropy_sum(output, batch.targets["labels"], self.config.label_smoothing)
-        return {"ce": Term(total, batch.weights["ce"])}
+        return {"ce": Term(total)}
 
     def read(self, prefixes: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Batch, Tensor]:
         """A batch of (source, begun target) and (B,) the flat index of the state that predicts what follows."""

@@ -187,6 +187,8 @@ def _contrast_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         "interval",
         "interval_method",
         "t_interval",
+        "bootstrap_interval",
+        "bootstrap_method",
     ]
     keys += ["p", "p_adjusted", "p_method", "correction", "effect_size", "effect_size_method", "verdict"]
     return [

@@ -350,6 +350,8 @@ def _contrast(contrast: Contrast, number: int, table: Table, where: dict[str, st
         "interval": found.interval,
         "interval_method": found.interval_method,
         "t_interval": found.t_interval,
+        "bootstrap_interval": found.bootstrap_interval,
+        "bootstrap_method": found.bootstrap_method,
         "p": found.p,
         "p_method": found.p_method,
         "p_adjusted": None,

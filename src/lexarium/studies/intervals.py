@@ -7,8 +7,9 @@ the log scale (the log response ratio of Hedges, Gurevitch and Curtis, Ecology 8
   the arms are divided by their means first, which is the delta method.
 * from `SEEDS_FOR_TESTS` seeds per arm on: permutation p of the difference of means (all relabellings
   when there are at most `EXACT`, else random ones; Ernst, Statistical Science 19:676, 2004), a BCa
-  bootstrap interval (Efron, JASA 82:171, 1987) and Hedges' g with the exact small-sample factor
-  (Hedges, Journal of Educational Statistics 6:107, 1981); paired: the mean difference over its own sd.
+  bootstrap interval (Efron, JASA 82:171, 1987; the one reported from `SMALL_FOR_BOOTSTRAP` seeds on)
+  and Hedges' g with the exact small-sample factor (Hedges, Journal of Educational Statistics 6:107,
+  1981); paired: the mean difference over its own sd.
 * Holm (Scandinavian Journal of Statistics 6:65, 1979) or Benjamini-Hochberg (JRSS B 57:289, 1995).
 
 Whatever has no meaning (an interval from one seed, an effect size without spread) is None with a
@@ -50,6 +51,8 @@ class Effect:
     interval: Interval | None = None
     interval_method: str | None = None
     t_interval: Interval | None = None
+    bootstrap_interval: Interval | None = None
+    bootstrap_method: str | None = None
     p: float | None = None
     p_method: str | None = None
     smallest_p: float | None = None
@@ -169,6 +172,7 @@ def _oriented(found: Effect, swapped: bool, form: Form) -> Effect:
     assert found.estimate is not None
     found.estimate = scale(sign * found.estimate) + 0.0  # no minus zero
     found.interval, found.t_interval = turn(found.interval), turn(found.t_interval)
+    found.bootstrap_interval = turn(found.bootstrap_interval)
     if found.effect_size is not None:
         found.effect_size = sign * found.effect_size + 0.0
     return found
@@ -256,7 +260,8 @@ def _bootstrap(
     confidence: float,
     name: str,
 ) -> None:
-    """Sets `interval` to BCa, or to the percentile interval where BCa is not defined."""
+    """Sets `bootstrap_interval`: BCa, or percentile where BCa is not defined. From `SMALL_FOR_BOOTSTRAP` seeds per
+    arm on it is `interval` too; below, the t interval stays what is reported."""
     if found.t_interval is None:  # constant arms, explained there
         return
     from scipy.stats import bootstrap
@@ -276,13 +281,15 @@ def _bootstrap(
             )
         low, high = (float(v) for v in result.confidence_interval)
         if math.isfinite(low) and math.isfinite(high):
-            found.interval = (low, high)
-            found.interval_method = f"{method} bootstrap over seeds ({BOOTSTRAP_RESAMPLES:,} resamples)"
+            found.bootstrap_interval = (low, high)
+            found.bootstrap_method = f"{method} bootstrap over seeds ({BOOTSTRAP_RESAMPLES:,} resamples)"
             if min(len(a), len(b)) < SMALL_FOR_BOOTSTRAP:
                 found.notes.append(
                     f"With fewer than {SMALL_FOR_BOOTSTRAP} seeds per arm a bootstrap interval tends to be "
-                    "too narrow; the t interval is given beside it."
+                    "too narrow: the t interval is reported, the bootstrap interval stands in results.json."
                 )
+            else:
+                found.interval, found.interval_method = found.bootstrap_interval, found.bootstrap_method
             return
         if method == "BCa":
             found.notes.append(

@@ -24,6 +24,7 @@ from lexarium.foundation import registry, rng
 from lexarium.foundation.config import Source, resolved, validate, write_yaml
 from lexarium.foundation.files import (
     Damaged,
+    DiskError,
     dumps,
     make_directory,
     read_json,
@@ -31,14 +32,15 @@ from lexarium.foundation.files import (
     write_atomic,
     write_json,
 )
-from lexarium.foundation.lock import Held, Lock
+from lexarium.foundation.lock import Held, Lock, held
 from lexarium.foundation.provenance import collect, patch, refuse_secrets
-from lexarium.foundation.types import Result, UserError
+from lexarium.foundation.types import NonFinite, Result, UserError
 from lexarium.studies.run_config import (
     SCHEMA,
     Identity,
     RunConfig,
     check,
+    check_splits,
     component_configs,
     evaluation_identity,
     evaluation_name,
@@ -74,6 +76,7 @@ class Run:
         files = RunFiles(path)
         data = resolved(config)
         refuse_secrets(data)
+        check_splits(config)
         if files.exists:
             recorded = files.identity()
             if other := differences(recorded, json.loads(dumps(identity.data))):
@@ -82,7 +85,7 @@ class Run:
             plugins = _copy_plugins(config, path, provenance.get("plugins", {}))
             if plugins != provenance.get("plugins", {}):  # an evaluation was added
                 write_json(path / PROVENANCE, {**provenance, "plugins": plugins})
-            if files.config() == data:
+            if files.config() == data or held(path):  # what is in use belongs to the process that uses it
                 return cls(path, config)
         else:
             write_json(
@@ -148,7 +151,9 @@ class Run:
         known = ", ".join(evaluation_name(e) for e in self.config.evaluations) or "none"
         raise UserError(f"{self.path}: has no evaluation {name!r} (it has: {known})")
 
-    def evaluate(self, config: Any, step: int | None = None, save: bool = True) -> tuple[int, Result]:
+    def evaluate(
+        self, config: Any, step: int | None = None, save: bool = True, say: Say = lambda message: None
+    ) -> tuple[int, Result]:
         """Evaluate a checkpoint; (its step, the result). With `save` the result joins the run's others."""
         from lexarium.studies.assembly import evaluate, load_scorer, resolve_step
 
@@ -158,6 +163,7 @@ class Run:
         result = evaluate(self.config, config, parts.evaluation_data(), scorer, step)
         if save:
             with Lock(self.path):
+                self._set_aside_other_answers(say)
                 self.files.write_evaluation(
                     evaluation_name(config), step, result, evaluation_identity(config)
                 )
@@ -175,7 +181,9 @@ class Run:
         """Train to the end or until `flag` is raised; returns `done` or `preempted`.
 
         A finished run only gets the evaluations it lacks. A failed run raises UserError unless `retry`.
-        Any error leaves status `failed`, its trace in logs/, and the last checkpoint valid.
+        Any error leaves status `failed`, its trace in logs/, and the last checkpoint valid; but a mistake
+        that is found before the first update (a device that is not there, an evaluation without data) leaves
+        the run as it was, to be called again corrected.
         """
         from lexarium.training.parallel import World
         from lexarium.training.signals import StopFlag
@@ -186,23 +194,35 @@ class Run:
             raise UserError(
                 f"{self.path}: failed before ({status['message']}); mend the cause and add --retry"
             )
-        if status["state"] == DONE and not self._missing_evaluations():
-            return DONE
+        if status["state"] == DONE:
+            if not self._final_checkpoint():
+                say(f"{self.path.name}: its last checkpoint is gone; training goes on from the one before")
+            elif not self._missing_evaluations() and not self._other_answers():
+                return DONE
         refuse_changes(self.path, self.config)
         flag = flag or StopFlag()
         with self._owned(world) as lock, flag:
             attempt = status["attempts"] + 1
             if world.main:
-                self._discard_other_answers(attempt, say)
+                self._set_aside_other_answers(say)
                 self.files.set_status(
                     state=RUNNING, attempts=attempt, max_steps=self.config.train.max_steps, message=""
                 )
+            steps: set[int] = set()
+
+            def note(step: int) -> None:
+                steps.add(step)
+                progress(step)
+
             try:
                 from lexarium.studies.assembly import train
 
-                state = train(self, lock, flag, world, attempt, say, progress)
+                state = train(self, lock, flag, world, attempt, say, note)
             except BaseException as error:
-                self._failed(error, world)
+                if world.main and len(steps) < 2 and is_mistake(error):  # no update was made
+                    self.files.set_status(**{k: v for k, v in status.items() if k != "heartbeat"})
+                else:
+                    self._failed(error, world)
                 raise
             return state
 
@@ -234,6 +254,12 @@ class Run:
             write_atomic(logs / f"failure-{number}.txt", "".join(traceback.format_exception(error)))
             self.files.event("failed", error=f"{type(error).__name__}: {error}"[:500])
 
+    def _final_checkpoint(self) -> bool:
+        """Whether the checkpoint of the step at which the run ended is there."""
+        from lexarium.training.checkpoint import directory
+
+        return directory(self.path, self.files.status()["step"]).is_dir()
+
     def _missing_evaluations(self) -> list[str]:
         last = self.files.status()["step"]
         return [
@@ -242,20 +268,32 @@ class Run:
             if not self.files.evaluated(evaluation_name(e), last, evaluation_identity(e))
         ]
 
-    def _discard_other_answers(self, attempt: int, say: Say) -> None:
-        """Results of evaluations whose options or version have changed since are set aside, and said so."""
-        for e in self.config.evaluations:
-            name = evaluation_name(e)
-            if count := self.files.discard_other_answers(name, evaluation_identity(e), attempt):
-                self.files.event("evaluation changed", evaluation=name, discarded=count)
-                say(
-                    f"{self.path.name}: {count} results of {name} were measured with other options; set aside in"
-                    f" discarded-{attempt}/"
-                )
+    def _other_answers(self) -> dict[str, list[Path]]:
+        """Results of evaluations whose options or version have changed since, by evaluation."""
+        found = {
+            evaluation_name(e): self.files.other_answers(evaluation_name(e), evaluation_identity(e))
+            for e in self.config.evaluations
+        }
+        return {name: files for name, files in found.items() if files}
+
+    def _set_aside_other_answers(self, say: Say) -> None:
+        """No curve may mix answers to two questions."""
+        for name, files in self._other_answers().items():
+            folder = self.files.set_aside(files)
+            self.files.event("evaluation changed", evaluation=name, discarded=len(files), folder=folder)
+            say(
+                f"{self.path.name}: {len(files)} results of {name} were measured with other options; set aside in"
+                f" {folder}/"
+            )
 
     def key(self, evaluation: str, step: int) -> int:
         """The key of an evaluation's random choices."""
         return rng.key(self.config.seed, "eval", evaluation, step)
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Whether an error is a mistake in what was asked, not something that happened to the run."""
+    return isinstance(error, UserError) and not isinstance(error, NonFinite | DiskError | Damaged | Held)
 
 
 def refuse_changes(path: Path, config: RunConfig, only: Sequence[str] = ()) -> None:

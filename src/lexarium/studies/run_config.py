@@ -8,6 +8,7 @@ anything is built. `Identity` names the run: two configs with the same science h
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -100,6 +101,11 @@ def evaluation_name(config: Any) -> str:
     return config.name or config.type.rpartition(":")[2]
 
 
+def splits_of(evaluation: Any) -> tuple[str, ...]:
+    """Splits of the corpus that an evaluation looks at; none when it reads a file."""
+    return () if getattr(evaluation, "data", None) is not None else getattr(evaluation, "splits", ())
+
+
 def evaluation_identity(config: Any) -> dict[str, Any]:
     """What an evaluation measures: its type, version and options, but not when it runs or what it is called."""
     version = registry.find("evaluation", config.type).version
@@ -189,12 +195,26 @@ def check(config: RunConfig) -> None:
     _check_evaluations(config, objective)
 
 
+def check_splits(config: RunConfig) -> None:
+    """Raise Incompatible when an evaluation looks at a split that the corpus does not have."""
+    corpus: Any = registry.find("corpus", config.corpus.type)
+    splits = corpus(config.corpus).splits if config.evaluations else ()
+    for evaluation in config.evaluations:
+        for split in splits_of(evaluation):
+            if split not in splits:
+                near = difflib.get_close_matches(split, splits, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise Incompatible(
+                    f"evaluation {evaluation_name(evaluation)!r}: the corpus has no split {split!r}{hint}; it has"
+                    f" {', '.join(splits) or 'none'}"
+                )
+
+
 def _check_length(config: RunConfig) -> None:
     packing: Any = registry.find("packing", config.packing.type)(config.packing)
     longest = packing.longest + 1
-    positions = getattr(config.model, "positions", None)
     limit = getattr(config.model, "max_positions", None)
-    if limit is not None and positions in ("learned", "sinusoidal") and longest > limit:
+    if limit is not None and longest > limit:
         raise Incompatible(
             f"packing {config.packing.type!r} makes rows of up to {longest} tokens (frame included) but"
             f" model.max_positions is {limit}; raise it or shorten the packing"

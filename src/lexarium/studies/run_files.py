@@ -5,6 +5,7 @@
     timing.jsonl                 clocks
     events.jsonl                 starts, stops, changed plans, skipped checkpoints, discarded rows
     evals/<name>/step-00012000.json (+ .parquet)      checkpoints/step-00012000/
+    discarded-evals-<n>/         results of an evaluation whose options were changed later
     discarded-<attempt>/         rows, evaluations and damaged checkpoints later than the one a run resumed from
 
 This file imports neither torch nor scipy: `study status`, `show` and `report` read runs through it.
@@ -12,6 +13,7 @@ This file imports neither torch nor scipy: `study status`, `show` and `report` r
 
 from __future__ import annotations
 
+import itertools
 import socket
 import time
 from collections.abc import Iterator
@@ -139,18 +141,22 @@ class RunFiles:
         path = self.evaluation_file(name, step)
         return path.exists() and read_json(path).get("asked", asked) == asked
 
-    def discard_other_answers(self, name: str, asked: dict[str, Any], attempt: int) -> int:
-        """Set aside the results of an evaluation that was asked otherwise; returns how many."""
-        count = 0
-        for path in sorted((self.path / "evals" / name).glob("step-*.json")):
-            if read_json(path).get("asked", asked) != asked:
-                target = self.path / f"discarded-{attempt}" / "evals" / name
-                make_directory(target)
-                for file in (path.with_suffix(".parquet"), path):
-                    if file.exists():
-                        file.replace(target / file.name)
-                count += 1
-        return count
+    def other_answers(self, name: str, asked: dict[str, Any]) -> list[Path]:
+        """Results of an evaluation that was asked otherwise."""
+        files = sorted((self.path / "evals" / name).glob("step-*.json"))
+        return [file for file in files if read_json(file).get("asked", asked) != asked]
+
+    def set_aside(self, results: list[Path]) -> str:
+        """Move results, with their tables, to a folder of their own; returns its name."""
+        number = itertools.count(1)
+        aside = next(f for n in number if not (f := self.path / f"discarded-evals-{n}").exists())
+        for path in results:
+            target = aside / path.parent.name
+            make_directory(target)
+            for file in (path.with_suffix(".parquet"), path):
+                if file.exists():
+                    file.replace(target / file.name)
+        return aside.name
 
     # -- resuming ------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from lexarium.foundation.types import UserError
 from lexarium.studies.compare import check as check_contrasts
 from lexarium.studies.matching import solve
 from lexarium.studies.results import level_text
-from lexarium.studies.run_config import Identity, RunConfig, check
+from lexarium.studies.run_config import Identity, RunConfig, check, check_splits, evaluation_name, splits_of
 from lexarium.studies.study_config import StageStart, StudyConfig, flatten, load_study
 
 Level = tuple[str, str]
@@ -148,7 +148,30 @@ class Study:
             raise ConfigError("no point is left: `exclude` and --only together leave out every combination")
         for stage in self.config.stages:
             points += self._stage_points(stage, points, runs_dir)
+        self._check_metrics(points)
         return points
+
+    def _check_metrics(self, points: Sequence[Point]) -> None:
+        """Every metric that the study compares or draws must be one that some evaluation can give."""
+        report = self.config.report
+        named = [(f"compare.{i}.metric", c.metric) for i, c in enumerate(self.config.compare)]
+        named += [(f"report.{key}", m) for key in ("curves", "distribution") for m in getattr(report, key)]
+        named += [("report.stability", report.stability)] if report.stability else []
+        measured = {evaluation_name(e): e for p in points for e in p.config.evaluations}
+        for place, metric in named:
+            evaluation, _, rest = metric.partition(".")
+            if evaluation not in measured:
+                known = ", ".join(measured) or "none"
+                raise ConfigError(
+                    f"{place}: {metric!r} is no metric of this study: no evaluation is named {evaluation!r}"
+                    f" (evaluations: {known})"
+                )
+            splits = splits_of(measured[evaluation])
+            if splits and rest.partition(".")[0] not in splits:
+                raise ConfigError(
+                    f"{place}: {metric!r} is no metric of this study: evaluation {evaluation!r} looks at"
+                    f" {', '.join(splits)}, so its metrics are named {evaluation}.{splits[0]} and so on"
+                )
 
     def _check_only(self, only: Mapping[str, Sequence[str]]) -> None:
         for axis, wanted in only.items():
@@ -208,7 +231,9 @@ class Study:
             check(config)
         except UserError as error:
             raise ConfigError(f"point {name}: {error}") from None
-        return Point(name, dict(combination), seed, stage, config, Identity(config, self._files).name, parent)
+        run = Identity(config, self._files).name
+        check_splits(config)
+        return Point(name, dict(combination), seed, stage, config, run, parent)
 
     def _stage_points(self, stage: str, points: Sequence[Point], runs_dir: Path) -> list[Point]:
         content = dict(self.config.stages[stage])

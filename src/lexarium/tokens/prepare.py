@@ -29,7 +29,6 @@ from lexarium.foundation import registry
 from lexarium.foundation.config import ComponentConfig, Source, identity, resolved, validate
 from lexarium.foundation.files import (
     MANIFEST,
-    Directory,
     DiskError,
     disk_errors,
     dumps_line,
@@ -411,10 +410,3 @@ def _hashes(folder: Path) -> set[bytes]:
         for a, b in itertools.pairwise(offsets):
             found.add(hashlib.blake2b(ids[a:b].tobytes(), digest_size=12).digest())
     return found
-
-
-def save_tokenizer(tokenizer: Vocabulary, folder: Path) -> None:
-    """Write `tokenizer.json` for tools that load a tokenizer from a folder."""
-    with Directory(folder) as directory:
-        directory.write(FILE, tokenizer.dump())
-        directory.commit()

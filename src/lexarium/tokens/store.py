@@ -26,25 +26,10 @@ from pydantic import Field, field_validator
 
 from lexarium.foundation.config import Config
 from lexarium.foundation.files import MANIFEST, Damaged, read_json, sha256_file
-from lexarium.foundation.types import Document, FieldValue, UserError
+from lexarium.foundation.types import FieldValue, UserError
 
 Condition = dict[str, Any]
 """field -> value, list of values, or {min, max}; all entries must hold."""
-
-
-def matches(fields: Mapping[str, FieldValue], condition: Condition) -> bool:
-    """Whether one document's fields meet a condition. The simple form of `Split.where`."""
-    for name, wanted in condition.items():
-        value: Any = fields[name]
-        if isinstance(wanted, Mapping):
-            if not wanted.get("min", value) <= value <= wanted.get("max", value):
-                return False
-        elif isinstance(wanted, list | tuple):
-            if value not in wanted:
-                return False
-        elif value != wanted:
-            return False
-    return True
 
 
 def _check_wanted(name: str, wanted: Any) -> None:
@@ -177,7 +162,7 @@ class Split:
         """(n,) bool: documents that meet a condition.
 
         Raises UserError for a field no document has, listing the fields; for a value of another sort than
-        the field's; and for a text that no document has, listing the values (a misspelt level would
+        the field's; and for a text or number that no document has, listing the values (a misspelt level would
         otherwise select nothing in silence).
         """
         chosen = np.ones(len(self), dtype=bool)
@@ -197,21 +182,23 @@ class Split:
                 if "max" in wanted:
                     chosen &= values <= wanted["max"]
                 continue
-            if isinstance(levels[0], str):
-                missing = set(levels) - set(np.unique(values))
-                if missing and not self._declared_elsewhere(name, missing):
+            if not isinstance(levels[0], bool):
+                missing = set(levels) - set(np.unique(values).tolist())
+                if missing and not self._found_elsewhere(name, missing):
                     raise UserError(
                         f"no document has {name} = {sorted(missing)[0]!r}; values are {_some(values)}"
                     )
             chosen &= np.isin(values, levels)
         return chosen
 
-    def _declared_elsewhere(self, name: str, levels: set[str]) -> bool:
-        """Whether another split of the store has these values (a small split may lack a rare one)."""
+    def _found_elsewhere(self, name: str, levels: set[Any]) -> bool:
+        """Whether other splits of the store have these values (a small split may lack a rare one)."""
         manifest = read_json(self.folder / MANIFEST)
-        known: set[str] = set()
-        for entry in manifest["splits"].values():
-            known |= set(entry.get("levels", {}).get(name, []))
+        known: set[Any] = set()
+        for split, entry in manifest["splits"].items():
+            parts = [part["name"] for part in entry["parts"]]
+            values = Split(self.folder, split, parts, manifest["channels"]).fields.get(name, np.empty(0))
+            known |= set(np.unique(values.astype(str) if values.dtype.kind == "O" else values).tolist())
         return levels <= known
 
 
@@ -328,12 +315,3 @@ class TokenStore:
                         raise Damaged(
                             f"{path}: content differs from its checksum; delete the store and prepare it again"
                         )
-
-    def documents(self, name: str, decode: Any) -> list[Document]:
-        """The documents of a split as text, fields and token-aligned channels (for evaluations)."""
-        view = self.view(name)
-        columns = {key: values.tolist() for key, values in view.split.fields.items()}
-        return [
-            Document(decode(view.tokens(i)), {key: values[i] for key, values in columns.items()})
-            for i in range(len(view))
-        ]

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from lexarium.foundation.config import ComponentConfig
@@ -88,6 +88,12 @@ class SGD:
         momentum: float = Field(0.0, ge=0, lt=1)
         nesterov: bool = False
         weight_decay: float = Field(0.0, ge=0)
+
+        @model_validator(mode="after")
+        def _fits(self) -> SGD.Config:
+            if self.nesterov and not self.momentum:
+                raise ValueError("nesterov needs a momentum above 0")
+            return self
 
     def __init__(self, config: Config) -> None:
         self.config = config

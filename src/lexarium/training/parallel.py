@@ -1,6 +1,6 @@
 """Many processes: who am I, and the two sums every step needs.
 
-`World.from_environment` reads the variables that torchrun sets (srun's, where only those are set). With
+`World.from_environment` reads the variables that torchrun sets. With
 one process every operation is free. Gradients are averaged over ranks by DDP, which TrainStep's loss
 undoes by multiplying with the world size, so that they equal one process's.
 """
@@ -61,7 +61,7 @@ class World:
             dist.barrier()
 
     def sum(self, values: dict[str, float], device: torch.device) -> dict[str, float]:
-        """Sums over ranks of plain numbers, in float64 (float32 on mps)."""
+        """Sums over ranks of plain numbers, in float64."""
         if self.size == 1:
             return values
         tensor = torch.tensor(list(values.values()), dtype=torch.float64, device=device)

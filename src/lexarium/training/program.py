@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lexarium.foundation.types import Batch, NonFinite
 from lexarium.training.parallel import World
-from lexarium.training.step import TrainStep, autocast
+from lexarium.training.step import PASSES, TrainStep, autocast
 
 PROGRAMS = ("eager",)
 
@@ -29,7 +29,6 @@ class StepResult:
     """Numbers of one optimiser step, summed over ranks. losses: term -> mean over its weight, in nats."""
 
     losses: dict[str, float]
-    loss: float
     grad_norm: float
     tokens: int
     skipped: bool = False
@@ -73,7 +72,7 @@ class EagerProgram:
             {**{k: float(v) for k, v in sums.items()}, "_tokens": float(tokens)}, self.device
         )
         n_tokens = int(totals.pop("_tokens"))
-        losses = {name: totals[name] / denominators.get(name, 1.0) for name in totals}
+        losses = {name: totals[name] / denominators.get(name, denominators[PASSES]) for name in totals}
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
         norm_tensor = self._clip()
@@ -98,10 +97,11 @@ class EagerProgram:
         if self.scaler:
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return StepResult(losses, sum(losses.values()), norm, n_tokens, skipped, finite)
+        return StepResult(losses, norm, n_tokens, skipped, finite)
 
     def _denominators(self, batches: list[Batch]) -> dict[str, float]:
-        weights: dict[str, float] = {}
+        """Weights of the loss terms over the global batch, and the number of forward passes."""
+        weights: dict[str, float] = {PASSES: float(len(batches))}
         for batch in batches:
             for name, weight in batch.weights.items():
                 weights[name] = weights.get(name, 0.0) + weight

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lexarium.foundation.config import ComponentConfig, outside_identity
-from lexarium.foundation.files import Damaged, sha256_file
+from lexarium.foundation.files import Damaged, read_json, sha256_file
 from lexarium.foundation.types import UserError
 from lexarium.training import checkpoint
 
@@ -52,7 +52,7 @@ class FromRun:
         path: str = outside_identity()
         """Directory of the other run."""
         step: int | None = None
-        """Step of its checkpoint; empty = the newest."""
+        """Step of its checkpoint; empty = the last, of a finished run."""
         parts: tuple[str, ...] = (".*",)
         """Regular expressions of the parameters taken over; the others keep their random values."""
 
@@ -65,11 +65,13 @@ class FromRun:
             raise UserError(f"start.path: {run} is not a run directory with checkpoints")
         step = self.config.step
         if step is None:
-            step, skipped = checkpoint.newest(run)
-            if step is None:
+            status = read_json(run / "status.json") if (run / "status.json").exists() else {}
+            if status.get("state") != "done":
                 raise UserError(
-                    f"start.path: {run} has no complete checkpoint; {'; '.join(skipped) or 'train it first'}"
+                    f"start.path: {run} is not finished (step {status.get('step', 0)}), so its last step is not"
+                    " known; finish it or name a start.step"
                 )
+            step = int(status["step"])
         path = checkpoint.directory(run, step)
         if not path.is_dir():
             have = ", ".join(map(str, checkpoint.steps(run))) or "none"

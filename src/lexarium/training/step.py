@@ -5,8 +5,8 @@ outside it. The scalar it returns is what backward starts from:
 
     sum over terms of coefficient * sum / denominator
 
-with each denominator the term's weight over the whole global batch, so that micro-batches and ranks add
-up to exactly the gradient of one big batch.
+with each denominator the term's weight over the whole global batch (for a `per_step` term the number of
+forward passes, `PASSES`), so that micro-batches and ranks add up to exactly the gradient of one big batch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lexarium.foundation.types import Batch, Term
+from lexarium.foundation.types import Batch, Term, UserError
+
+PASSES = "forward passes"
+"""Denominator of `per_step` terms: micro-batches of the step, over all processes."""
 
 
 class TrainStep(nn.Module):
@@ -31,17 +34,17 @@ class TrainStep(nn.Module):
     def forward(
         self, batch: Batch, denominators: Mapping[str, float], scale: float = 1.0
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to differentiate (times `scale`) and each term's sum, detached.
-
-        `per_step` terms are not divided: they are added once, by the micro-batch whose denominators hold
-        their name with weight 1.
-        """
+        """The scalar to differentiate (times `scale`) and each term's sum, detached."""
         terms = self.terms(batch)
         total: Tensor | None = None
         for name, term in terms.items():
-            if term.per_step and name not in denominators:
-                continue
-            weight = 1.0 if term.per_step else denominators[name]
+            if term.per_step == (name in denominators):
+                raise UserError(
+                    f"loss term {name!r} has {'a' if term.per_step else 'no'} weight: an objective gives each of its"
+                    f" terms one in Batch.weights (found: {', '.join(batch.weights) or 'none'}), except those that are"
+                    " per_step"
+                )
+            weight = denominators[PASSES if term.per_step else name]
             value = term.sum * (term.coefficient * scale / weight)
             total = value if total is None else total + value
         assert total is not None, "an objective must return at least one term"

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from lexarium.foundation.config import Config, outside_identity
@@ -41,6 +41,14 @@ class TrainConfig(Config):
     """Regular expressions; parameters that match none are frozen."""
     log_every: int = outside_identity(50, gt=0)
     """Steps between lines of metrics.jsonl."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> TrainConfig:
+        if self.micro_batch_size is not None and self.micro_batch_size > self.global_batch_size:
+            raise ValueError(
+                f"micro_batch_size {self.micro_batch_size} is larger than global_batch_size {self.global_batch_size}"
+            )
+        return self
 
 
 @dataclass
