@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lexarium.contracts import contract, failures
+from lexarium.contracts import contract, failures, members
 from lexarium.foundation import registry
 
 OPTIONS = {
@@ -168,5 +169,26 @@ def test_other_faulty_components_are_caught(kind: str, tmp_path: Path) -> None:
 def test_a_component_that_cannot_be_built_is_a_failed_check(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(HEAD + CLASS.format(kind="schedule"))
-    (told,) = failures(contract("schedule", f"{file}:Mine"))
+    lacking, told = failures(contract("schedule", f"{file}:Mine"))
+    assert lacking.startswith("has the members of a schedule: has no scale")
     assert told.startswith("can be built: TypeError")
+
+
+def test_the_page_for_authors_names_every_member() -> None:
+    page = Path(__file__).parents[2] / "docs/design/data-flow.md"
+    rows = {
+        line.split("|")[1].strip(): line for line in page.read_text().splitlines() if line.startswith("| ")
+    }
+    for kind, names in members.CLASS.items():
+        for member in (*names, *members.INSTANCE.get(kind, ())):
+            assert re.search(rf"`{member}\b", rows[kind]), f"{kind}: {member}"
+
+
+def test_a_missing_member_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from lexarium.training.schedules import Constant\n\n\nclass Mine:\n    '''Mine.'''\n\n"
+        "    kind, name, version = 'schedule', 'mine', 1\n    Config = Constant.Config\n\n"
+        "    def __init__(self, config): ...\n\n    def lr_scale(self, step, max_steps):\n        return 1.0\n"
+    )
+    found = failures(contract("schedule", f"{tmp_path / 'mine.py'}:Mine"))
+    assert found[0] == "has the members of a schedule: has no scale (see docs/design/data-flow.md)"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lexarium.contracts import data, models, training
+from lexarium.contracts.members import missing
 from lexarium.contracts.tools import Broken, Check, Test, small_config
 from lexarium.foundation import registry
 
@@ -71,7 +72,12 @@ def _declared(cls: Any, kind: str) -> Iterator[Test]:
             raise Broken("Config must derive from ComponentConfig, which holds `type`")
         return f"{kind} {cls.name}, version {cls.version}"
 
+    def members() -> None:
+        if lacking := missing(kind, cls):
+            raise Broken(f"has no {', '.join(lacking)} (see docs/design/data-flow.md)")
+
     yield "declares kind, name, version and a documented Config", declared
+    yield f"has the members of a {kind}", members
 
 
 def failures(checks: Sequence[Check]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lexarium.contracts.members import missing_when_built
 from lexarium.contracts.tools import (
     TOLERANCE,
     Test,
@@ -189,6 +190,8 @@ class Objectives:
 
     def declared(self) -> str:
         """What `collate` gives is declared."""
+        lacking = missing_when_built("objective", self.objective)
+        need(not lacking, f"once built it has no {', '.join(lacking)} (see docs/design/data-flow.md)")
         unknown = self.cls.produces - set(INPUTS)
         need(not unknown, f"produces unknown inputs {sorted(unknown)}")
         given = set(self.objective.collate(self.examples, dropout_key=3).inputs)
