@@ -433,3 +433,7 @@ def test_bad_files_are_refused(tmp_path) -> None:
     path.write_text("once upon a time\n")
     with pytest.raises(UserError, match=":1: no marker; expected one of decl, quest, PAST, PRESENT"):
         evaluate(FakeData(), follower("linear"), data=str(path))
+    for content, message in ((b"", "empty; expected one pair"), ("ab\n".encode("utf-16"), "not UTF-8")):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            evaluate(FakeData(), follower("linear"), data=str(path))

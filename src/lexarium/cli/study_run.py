@@ -190,8 +190,13 @@ def _train(work: Work, todo: Sequence[str], options: Options, flag: StopFlag) ->
         launcher = LocalLauncher(display, n, options.retry, _cuda_devices(device))
         work.states |= launcher.run(jobs, lambda: flag.raised)
         work.messages |= launcher.messages
-    for name in todo:  # another process may have taken a run in the meantime
+    for name in todo:
         now = state_of(work.runs[name].path)
+        if (
+            flag.raised and work.states[name] == "preempted"
+        ):  # its worker knows only the signal it got from here
+            work.runs[name].files.set_status(message=flag.reason)
+        # another process may have taken a run in the meantime
         if work.states[name] == "failed" and now["state"] == "running":
             work.states[name] = "held"
         elif work.states[name] == "failed" and now["state"] == "waiting":

@@ -316,15 +316,20 @@ def _item(split: str, number: int, document: Document) -> Item | None:
 
 def _read(path: Path) -> list[Document]:
     """Documents of a file of either task, whatever rule its second sentences follow."""
+    where = f"evaluation rule_choice: data: {path}"
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
+        with path.open(encoding="utf-8") as file:
             first = file.readline()
     except OSError as error:
-        raise UserError(f"evaluation rule_choice: data: {path}: {error.strerror or error}") from None
+        raise UserError(f"{where}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{where}: not UTF-8; save the file as UTF-8") from None
+    if not first:
+        raise UserError(f"{where}: empty; expected one pair per line")
     task = task_of(first.replace("\t", " ").split())
     if task is None:
         known = ", ".join((*QUESTION.markers, *TENSE.markers))
-        raise UserError(f"evaluation rule_choice: data: {path}:1: no marker; expected one of {known}")
+        raise UserError(f"{where}:1: no marker; expected one of {known}")
     return read_released(path, task, "any")
 
 
