@@ -286,7 +286,7 @@ def _bootstrap(
             if min(len(a), len(b)) < SMALL_FOR_BOOTSTRAP:
                 found.notes.append(
                     f"With fewer than {SMALL_FOR_BOOTSTRAP} seeds per arm a bootstrap interval tends to be "
-                    "too narrow: the t interval is reported, the bootstrap interval stands in results.json."
+                    "too narrow: the t interval is the one reported."
                 )
             else:
                 found.interval, found.interval_method = found.bootstrap_interval, found.bootstrap_method
