@@ -13,20 +13,17 @@ needs the `bench` extra (transformers, accelerate).
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import common
 from lexarium.foundation import registry
-from lexarium.foundation.provenance import collect
 from lexarium.models.build import build_model
 from lexarium.models.transformer import Transformer
 from lexarium.objectives.causal import Causal
@@ -177,39 +174,31 @@ def run(steps: int, dropout: float, folder: Path) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure and write the result."""
+    parser = common.arguments(__doc__)
     parser.add_argument("--steps", type=int, default=60, help="steps per round")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         parity = run(20, 0.0, folder)
         worst = max(abs(a - b) / b for a, b in zip(parity["ours"], parity["theirs"], strict=True))
         rounds = []
-        for number in range(arguments.rounds):
-            found = run(arguments.steps + 3, 0.1, folder)
-            median = {k: statistics.median(v[3:]) for k, v in found.items()}
-            rounds.append({k: median[k] for k in ("our_cpu", "their_cpu", "our_wall", "their_wall")})
+        for number in range(options.rounds):
+            found = run(options.steps + 3, 0.1, folder)
+            middle = {k: statistics.median(v[3:]) for k, v in found.items()}
+            rounds.append({k: middle[k] for k in ("our_cpu", "their_cpu", "our_wall", "their_wall")})
             print(
-                f"round {number + 1}: ours {median['our_cpu']:.4f}, theirs {median['their_cpu']:.4f} CPU s/step",
+                f"round {number + 1}: ours {middle['our_cpu']:.4f}, theirs {middle['their_cpu']:.4f} CPU s/step",
                 file=sys.stderr,
             )
-    ours, theirs = (statistics.median(r[k] for r in rounds) for k in ("our_cpu", "their_cpu"))
-    about = collect()
-    result = {
-        "goal": "S1", "what": "seed step, 6 x 512, batch 8, fp32, dropout 0.1, one thread", "peer": "transformers Trainer",
-        "unit": "steps per CPU-second", "better": "higher", "ours": 1 / ours, "theirs": 1 / theirs, "ratio": theirs / ours,
-        "target": TARGET, "rounds": rounds, "parity": {"steps": 20, "worst_relative": worst, "passed": worst <= 1e-4},
-        "hardware": about["hardware"], "versions": about["packages"], "date": date.today().isoformat(),
-        "command": f"python benchmarks/seed_step.py --steps {arguments.steps} --rounds {arguments.rounds}",
-    }  # fmt: skip
-    arguments.output.mkdir(exist_ok=True)
-    kind = "".join(c if c.isalnum() else "-" for c in about["hardware"]["processor"].lower()).strip("-")
-    path = arguments.output / f"seed-step-{kind}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({k: result[k] for k in ("ours", "theirs", "ratio", "target", "parity")}, indent=1))
+    ours, theirs = common.median(rounds, "our_cpu"), common.median(rounds, "their_cpu")
+    common.write(
+        "seed-step", goal="S1", what="seed step, 6 x 512, batch 8, fp32, dropout 0.1, one thread",
+        peer="transformers Trainer", unit="steps per CPU-second", better="higher", ours=1 / ours, theirs=1 / theirs,
+        ratio=theirs / ours, target=TARGET, rounds=rounds, folder=options.output,
+        parity={"steps": 20, "worst_relative": worst, "passed": worst <= 1e-4},
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
