@@ -120,7 +120,9 @@ class Judge(FakeScorer):
         for document in documents:
             asked, answer = document.text.split(" quest ")
             right = answer_by(self.rule, f"{asked} quest")
-            found.append(np.array([-1.0 * (a != b) for a, b in zip(answer.split(), right, strict=True)]))
+            wrong = [-1.0 * (a != b) for a, b in zip(answer.split(), right, strict=True)]
+            assert [document.channels["half"][document.text.index(" quest ") + n] for n in (6, 7)] == [0, 1]
+            found.append(np.array([np.nan, *wrong]))  # as without bos
         return found
 
 

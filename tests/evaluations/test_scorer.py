@@ -324,13 +324,16 @@ def test_rows_longer_than_the_model_are_refused() -> None:
     for ask in (
         lambda: s.token_scores([Document("w1"), Document(long)]),
         lambda: s.next_scores([long]),
-        lambda: s.generate([long[:-3]], 5),
+        lambda: s.generate([long], 5),
         lambda: scorer("encoder_decoder", "seq2seq").next_scores([(long + " w1", "w1")]),
     ):
         with pytest.raises(
             UserError, match=r"a row of 25 tokens \(frame included\) is longer than model.max_positions 24"
         ):
             ask()
+    for given in (long[:-3], " ".join(["w1"] * 20)):
+        produced = s.generate([given], 50)[0].split()  # ends where the model can read no further
+        assert len(produced) in (25 - 1 - len(given.split()), *range(25 - 1 - len(given.split())))
     assert scorer("recurrent").next_scores([long]).shape == (1, 15), "a recurrent model has no limit"
 
 

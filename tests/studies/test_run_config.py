@@ -254,6 +254,8 @@ SEQ2SEQ = {"type": "seq2seq"}
         ({"packing": WINDOWS, "model": {"type": "transformer", "max_positions": 100}}, r"packing 'windows' makes rows of up to 101 tokens \(frame included\) but model\.max_positions is 100; raise it or shorten the packing"),
         ({"packing": {"type": "documents", "max_length": 64}, "model": {"type": "transformer", "positions": "learned", "max_positions": 64}}, r"rows of up to 65 tokens"),
         ({"packing": WINDOWS, "model": {"type": "transformer", "positions": "rotary", "max_positions": 4}}, r"rows of up to 101 tokens"),
+        ({"model": {"type": "recurrent"}, "packing": WINDOWS, "objective": {"type": "causal", "document_mask": True}}, r"document_mask keeps documents apart by the input 'segment', which model 'recurrent' does not take"),
+        ({"objective": SEQ2SEQ, "model": {"type": "encoder_decoder"}, "evaluations": [{"type": "rule_choice", "definition": "greedy"}], "direction": {"type": "backward"}}, r"needs direction forward"),
         ({"evaluations": [{"type": "loss"}, {"type": "loss"}]}, r"two evaluations are named 'loss'; give one of them a `name`"),
         ({"stop_when": {"metric": "loss.val", "patience": 1}}, r"stop_when\.metric: no evaluation is named 'loss' \(evaluations: none\)"),
         ({"stop_when": {"metric": "los.val", "patience": 1}, "evaluations": [{"type": "loss", "every": 5}]}, r"no evaluation is named 'los' \(evaluations: loss\)"),

@@ -249,7 +249,7 @@ def test_overrides_change_the_base() -> None:
     [
         (
             "model.n_layers=5",
-            r"override model\.n_layers: the axis 'model\.n_layers' sets it; choose a level with --only model\.n_layers=LEVEL \(levels: 1, 2, 3\)",
+            r"override model\.n_layers: the axis 'model\.n_layers' sets it; choose a level with `lexarium study run \.\.\. --only model\.n_layers=LEVEL` \(levels: 1, 2, 3\)",
         ),
         ("model={type: recurrent}", r"override model: the axis 'model\.n_layers' sets it"),
         ("direction.type=backward", r"override direction\.type: the axis 'direction\.type' sets it"),
@@ -444,3 +444,9 @@ def test_flatten() -> None:
 def test_the_name_of_a_study_is_a_folder(name: str) -> None:
     with pytest.raises(ConfigError, match="study"):
         validate(StudyConfig, parse_yaml(BASE.replace("study: small", f"study: '{name}'"), "s.yaml"))
+
+
+def test_parents_keep_the_checkpoints_that_their_children_start_from() -> None:
+    text = "stages: {ft: {start: {steps: [15, 20]}}, more: {start: {stage: ft, steps: [5]}}}\n"
+    at = {p.stage: p.config.checkpoint.at for p in points(text)}
+    assert at == {"base": (15, 20), "ft": (5,), "more": ()}

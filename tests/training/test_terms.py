@@ -64,3 +64,12 @@ def test_a_term_without_a_weight_is_refused_by_name(tmp_path: Path) -> None:
     stepper, cuts = program(tmp_path, per_step=False)
     with pytest.raises(UserError, match=r"loss term 'gate' has no weight: .* \(found: ce\)"):
         stepper.update(cuts[0], 1.0)
+
+
+def test_a_term_with_nothing_to_predict_counts_nothing(tmp_path: Path) -> None:
+    stepper, cuts = program(tmp_path)
+    for batch in cuts[0]:
+        batch.targets["labels"][:] = -100
+        batch.weights["ce"] = 0.0
+    losses = stepper.update(cuts[0], 1.0).losses
+    assert losses == {"ce": 0.0, "gate": pytest.approx(4.0)}

@@ -363,7 +363,7 @@ def read_released(path: Path | str, task: Task, targets: Targets = "hierarchical
     _require_file(path)
     data = path.read_bytes()
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")  # a byte order mark is no word
     except UnicodeDecodeError as error:
         number = data[: error.start].count(b"\n") + 1
         raise UserError(f"{path}:{number}: not UTF-8; save the file as UTF-8") from None

@@ -149,15 +149,20 @@ class RuleChoice:
 
     def __init__(self, config: Config, data: Data) -> None:
         self.config, self.tokenizer = config, data.tokenizer
-        asks = {"generate"} if config.definition == "greedy" else {"next_scores"}
-        asks |= {"generate"} if config.full_sentence else set()
-        self.asks = frozenset(asks | ({"token_scores"} if config.sentence_probability else set()))
+        self.asks = self.asked(config)
         found: dict[str, Sequence[Document]]
         if config.data is not None:
             found = {FROM_FILE: _read(Path(config.data).expanduser())}
         else:
             found = {split: data.documents(split) for split in config.splits}
         self.prepared = {split: self._prepare(split, documents) for split, documents in found.items()}
+
+    @staticmethod
+    def asked(config: Config) -> frozenset[str]:
+        """Questions of the scorer that these options need."""
+        asks = {"generate"} if config.definition == "greedy" else {"next_scores"}
+        asks |= {"generate"} if config.full_sentence else set()
+        return frozenset(asks | ({"token_scores"} if config.sentence_probability else set()))
 
     # --- preparation ----------------------------------------------------------------------------
 
@@ -318,7 +323,7 @@ def _read(path: Path) -> list[Document]:
     """Documents of a file of either task, whatever rule its second sentences follow."""
     where = f"evaluation rule_choice: data: {path}"
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             first = file.readline()
     except OSError as error:
         raise UserError(f"{where}: {error.strerror or error}") from None
@@ -367,14 +372,21 @@ def _other_question(item: Item) -> tuple[str, ...] | None:
     return None if place is None else (words[place], *words[:place], *words[place + 1 :], item.gold[-1])
 
 
+def _line(item: Item, question: Sequence[str]) -> Document:
+    """A sentence and a question as one document, with the channel `half`."""
+    asked = f"{item.asked} "
+    text = asked + " ".join(question)
+    return Document(text, channels={"half": [0] * len(asked) + [1] * (len(text) - len(asked))})
+
+
 def _sentence_probabilities(
     split: str, items: list[Item], scorer: Any, metrics: dict[str, float | int]
 ) -> dict[str, list[Any]]:
     """The share of right questions that are the more probable ones; column `sentence_advantage` in nats."""
     others = [(i, other) for i, item in enumerate(items) if (other := _other_question(item))]
-    line = lambda item, question: Document(f"{item.asked} {' '.join(question)}")
-    lines = [line(items[i], q) for i, other in others for q in (items[i].gold, other)]
-    sums = np.array([scores.sum() for scores in scorer.token_scores(lines)]).reshape(-1, 2)
+    lines = [_line(items[i], q) for i, other in others for q in (items[i].gold, other)]
+    # nothing predicts a first token without bos, or the source of an encoder-decoder: NaN there
+    sums = np.array([np.nansum(scores) for scores in scorer.token_scores(lines)]).reshape(-1, 2)
     advantage = np.full(len(items), np.nan)
     advantage[[i for i, _ in others]] = sums[:, 0] - sums[:, 1]
     if others:

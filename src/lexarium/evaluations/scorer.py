@@ -90,10 +90,10 @@ class Scorer:
             batch = self.objective.collate(group)
             with self._inference():
                 output = self._forward(batch)
-                scores = (
-                    log_probabilities(output, batch.targets["labels"].to(self.device)).double().cpu().numpy()
-                )
+                labels = batch.targets["labels"].to(self.device)
+                scores = log_probabilities(output, labels.clamp_min(0)).double().cpu().numpy()
             scores[np.isnan(scores)] = -np.inf
+            scores = scores[(labels >= 0).cpu().numpy()]  # -100: left out of the loss
             start = 0
             for i, example in zip(chosen, group, strict=True):
                 places = self.objective.scored(example)
@@ -109,9 +109,9 @@ class Scorer:
     ) -> list[str]:
         """Continuations as text, up to eos or `max_new_tokens`, in corpus order.
 
-        With temperature 0 greedy; else drawn from the distribution sharpened by 1/temperature. A draw is
-        a function of `key`, the prefix's place in the list and the position, so neither batching nor the
-        other prefixes change it.
+        A row that reaches the model's `max_length` ends there. With temperature 0 greedy; else drawn from the
+        distribution sharpened by 1/temperature. A draw is a function of `key`, the prefix's place in the list
+        and the position, so neither batching nor the other prefixes change it.
         """
         rows = [self._read(p) for p in prefixes]
         produced: list[list[int]] = [[] for _ in rows]
@@ -133,7 +133,9 @@ class Scorer:
                     tokens = scores.argmax(-1).tolist()
                 for i, token in zip(members, tokens, strict=True):
                     produced[i].append(token)
-            going = [i for i in going if produced[i][-1] != self.roles["eos"]]
+            going = [
+                i for i in going if produced[i][-1] != self.roles["eos"] and self._fits(rows[i], produced[i])
+            ]
         return [
             self.tokenizer.decode(self._direction.undo(np.array(ids, dtype=np.int64))) for ids in produced
         ]
@@ -193,6 +195,14 @@ class Scorer:
             hidden = output.hidden.index_select(0, last.to(self.device))
             return output.unembed(hidden).float().log_softmax(-1)
 
+    def _fits(self, row: tuple[np.ndarray, np.ndarray], produced: Sequence[int]) -> bool:
+        """Whether the model can read a prefix with what it has produced so far."""
+        limit, (given, begun) = getattr(self.model, "max_length", None), row
+        if limit is None or len(given) + len(begun) + len(produced) + 2 <= limit:
+            return True
+        batch, _ = self.objective.read([(given, np.concatenate([begun, produced]).astype(np.int64))])
+        return batch.inputs["tokens"].shape[1] <= limit
+
     def _forward(self, batch: Batch, **options: Any) -> Output:
         limit = getattr(self.model, "max_length", None)
         longest = max(batch.inputs[name].shape[1] for name in ("tokens", "source") if name in batch.inputs)
@@ -207,13 +217,18 @@ class Scorer:
 
     @contextlib.contextmanager
     def _inference(self) -> Iterator[None]:
-        with torch.inference_mode():
-            if self.precision == "fp32":
-                yield
-            else:
-                dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
-                with torch.autocast(self.device.type, dtype=dtype):
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.inference_mode():
+                if self.precision == "fp32":
                     yield
+                else:
+                    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+                    with torch.autocast(self.device.type, dtype=dtype):
+                        yield
+        finally:
+            self.model.train(training)
 
 
 def _draw(scores: np.ndarray, temperature: float, uniform: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from torch import nn
 
 from lexarium.foundation import registry, rng
 from lexarium.foundation.config import ComponentConfig
+from lexarium.foundation.types import UserError
 from lexarium.models.dropout import assign_sites
 
 
@@ -31,6 +32,7 @@ def build_model(
         return model
     with torch.random.fork_rng(devices=[]):  # library layers draw their own defaults, which are overwritten
         model = cls(config, vocab_size)
+    _refuse_hidden_state(model, config.type)
     assign_sites(model)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -39,3 +41,17 @@ def build_model(
             if not torch.isfinite(parameter).all():
                 raise RuntimeError(f"{config.type}: parameter {name} was not initialised")
     return model.to(device)
+
+
+def _refuse_hidden_state(model: nn.Module, name: str) -> None:
+    """Layers that draw from the global generator, or learn outside their parameters, break resuming."""
+    for path, module in model.named_modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
+            raise UserError(
+                f"model {name!r}: {path} is torch's own dropout, whose randomness a checkpoint does not hold; use"
+                " lexarium.models.dropout.Dropout with the input token_key"
+            )
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats:
+            raise UserError(f"model {name!r}: {path} keeps running statistics of batches; use a layer norm")
+        if isinstance(module, nn.RNNBase) and module.dropout > 0:
+            raise UserError(f"model {name!r}: {path} has torch's own dropout between layers; set it to 0")

@@ -194,9 +194,9 @@ def train(
     if world.main:
         _ = parts.store  # one process prepares, the others then find it
     world.barrier()
-    trainer, loader, optimizer_names = _trainer(config, parts, device, world)
-    _plan(run, device, world, optimizer_names)
     step, skipped = checkpoint.newest(run.path)
+    trainer, loader, kernels = _trainer(config, parts, device, world, fresh=step is None)
+    _plan(run, device, world, kernels)
     for message in skipped:
         say(message)
         if world.main:
@@ -222,10 +222,13 @@ def train(
 
 
 def _trainer(
-    config: RunConfig, parts: Parts, device: torch.device, world: World
+    config: RunConfig, parts: Parts, device: torch.device, world: World, fresh: bool = True
 ) -> tuple[Trainer, Loader, dict[str, Any]]:
+    """A trainer at step 0, its loader, and which kernels it got. A run that has a checkpoint is not `fresh`: it
+    needs nothing of what it started from."""
     model = build_model(config.model, parts.objective.vocab_size, config.factor_seed("init"))
-    make("start", config.start).load(model)
+    if fresh:
+        make("start", config.start).load(model)
     model = model.to(device)
     freeze(model, config.train.parameters)
     loader = parts.loader(world, keyed=uses_dropout(model))
@@ -326,6 +329,7 @@ def _listen(
 def _finish(run: Any, trainer: Trainer, finished: bool, flag: StopFlag, world: World) -> str:
     """Save where training stopped and say so."""
     if finished:  # by `stop_when`: what is due after the last step is due here
+        next(x for x in trainer.listeners if isinstance(x, Recorder)).flush(trainer)
         next(x for x in trainer.listeners if isinstance(x, Evaluator)).evaluate(trainer, last=True)
     saver = next(x for x in trainer.listeners if isinstance(x, Saver))
     saver.save(trainer)

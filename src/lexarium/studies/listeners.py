@@ -43,14 +43,11 @@ class Recorder:
 
     def boundary(self, trainer: Trainer) -> bool:
         """Log when due; never asks to stop."""
-        step, config, window = trainer.step, trainer.config, trainer.window
+        step, config = trainer.step, trainer.config
         if self.world.main and trainer.last is not None and not trainer.last.finite:
             self.files.event("step was not finite", step=step - 1, policy=config.non_finite)
-        due = window.steps and (step % config.log_every == 0 or step == config.max_steps)
-        if due:
-            if self.world.main:
-                self._log(trainer)
-            trainer.window = Window()
+        if step % config.log_every == 0 or step == config.max_steps:
+            self.flush(trainer)
         self._say(step)
         now = time.monotonic()
         if self.world.main and now - self._status_time > STATUS_SECONDS:
@@ -58,6 +55,13 @@ class Recorder:
             self.files.set_status(step=step)
             self._status_time = now
         return False
+
+    def flush(self, trainer: Trainer) -> None:
+        """Write the means since the last log line, if any step was made since."""
+        if trainer.window.steps:
+            if self.world.main:
+                self._log(trainer)
+            trainer.window = Window()
 
     def _log(self, trainer: Trainer) -> None:
         self.lock.check()

@@ -191,6 +191,16 @@ def check(config: RunConfig) -> None:
             f"objective {config.objective.type!r} gives a source to read, which model {config.model.type!r} ignores;"
             f" models for this objective: {', '.join(partners)}"
         )
+    if "real" in objective.produces and "real" not in model.consumes:
+        raise Incompatible(
+            f"objective {config.objective.type!r} predicts at real tokens only, and model {config.model.type!r} does"
+            " not take the input 'real', which says where they are: return hidden states (N, D) of those"
+        )
+    if getattr(config.objective, "document_mask", False) and "segment" not in model.consumes:
+        raise Incompatible(
+            f"objective.document_mask keeps documents apart by the input 'segment', which model"
+            f" {config.model.type!r} does not take; leave it out, or use packing documents"
+        )
     _check_length(config)
     _check_evaluations(config, objective)
 
@@ -228,7 +238,10 @@ def _check_evaluations(config: RunConfig, objective: Any) -> None:
         raise Incompatible(f"two evaluations are named {sorted(twice)[0]!r}; give one of them a `name`")
     for evaluation in config.evaluations:
         cls: Any = registry.find("evaluation", evaluation.type)
-        unanswered = cls.asks - objective.answers - {"hidden"}
+        asks = (
+            cls.asked(evaluation) if hasattr(cls, "asked") else cls.asks
+        )  # where they depend on the options
+        unanswered = asks - objective.answers - {"hidden"}
         if unanswered:
             raise Incompatible(
                 f"evaluation {evaluation.type!r} asks for {sorted(unanswered)[0]!r}, which objective"

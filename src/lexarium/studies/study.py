@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ class Study:
                     names = ", ".join(levels)
                     raise ConfigError(
                         f"override {dotted(place)}: the axis {axis!r} sets it; choose a level with"
-                        f" --only {axis}=LEVEL (levels: {names})"
+                        f" `lexarium study run ... --only {axis}=LEVEL` (levels: {names})"
                     )
             if place[0] == "seed":
                 raise ConfigError(
@@ -148,8 +148,24 @@ class Study:
             raise ConfigError("no point is left: `exclude` and --only together leave out every combination")
         for stage in self.config.stages:
             points += self._stage_points(stage, points, runs_dir)
+            points = self._with_checkpoints(stage, points)
         self._check_metrics(points)
         return points
+
+    def _with_checkpoints(self, stage: str, points: Sequence[Point]) -> list[Point]:
+        """The same points; the parents of a stage keep checkpoints at the steps its runs start from."""
+        begin = self.config.stages[stage].get("start") or {}
+        steps, of = begin.get("steps", ()), begin.get("stage", "base")
+
+        def keeping(point: Point) -> Point:
+            kept = point.config.checkpoint
+            at = tuple(sorted({*kept.at, *steps}))
+            if point.stage != of or at == kept.at:
+                return point
+            config = point.config.model_copy(update={"checkpoint": kept.model_copy(update={"at": at})})
+            return replace(point, config=config)
+
+        return [keeping(point) for point in points]
 
     def _check_metrics(self, points: Sequence[Point]) -> None:
         """Every metric that the study compares or draws must be one that some evaluation can give."""

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from lexarium.foundation.config import Config, outside_identity
 from lexarium.foundation.files import Damaged, Directory, dumps, read_verified, verify
+from lexarium.foundation.types import UserError
 
 FORMAT = 1
 
@@ -77,7 +78,17 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[int, str]) -> dict[str, Tensor]:
-    """`<parameter>/<quantity>` -> tensor, for every state tensor of a torch optimiser."""
+    """`<parameter>/<quantity>` -> tensor, for the state of a torch optimiser.
+
+    Raises UserError for state that is not a tensor: it would be lost.
+    """
+    for parameter, state in optimizer.state.items():
+        for quantity, value in state.items():
+            if not isinstance(value, Tensor) and value is not None:
+                raise UserError(
+                    f"optimizer {type(optimizer).__name__}: its state {quantity!r} of {names[id(parameter)]} is"
+                    f" {type(value).__name__}, which a checkpoint cannot hold; make it a tensor"
+                )
     return {
         f"{names[id(parameter)]}/{quantity}": value.detach().cpu().contiguous()
         for parameter, state in optimizer.state.items()

@@ -72,7 +72,8 @@ class EagerProgram:
             {**{k: float(v) for k, v in sums.items()}, "_tokens": float(tokens)}, self.device
         )
         n_tokens = int(totals.pop("_tokens"))
-        losses = {name: totals[name] / denominators.get(name, denominators[PASSES]) for name in totals}
+        weight = lambda name: denominators.get(name, denominators[PASSES])
+        losses = {name: totals[name] / weight(name) if weight(name) else 0.0 for name in totals}
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
         norm_tensor = self._clip()

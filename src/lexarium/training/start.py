@@ -75,7 +75,10 @@ class FromRun:
         path = checkpoint.directory(run, step)
         if not path.is_dir():
             have = ", ".join(map(str, checkpoint.steps(run))) or "none"
-            raise UserError(f"start.step: {run} has no checkpoint at step {step} (steps: {have})")
+            raise UserError(
+                f"start.step: {run} has no checkpoint at step {step} (steps: {have}); a finished run is not trained"
+                " again for it: remove its directory, or use another --runs-dir"
+            )
         return path
 
     def fingerprint(self) -> str:

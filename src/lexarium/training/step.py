@@ -7,6 +7,7 @@ outside it. The scalar it returns is what backward starts from:
 
 with each denominator the term's weight over the whole global batch (for a `per_step` term the number of
 forward passes, `PASSES`), so that micro-batches and ranks add up to exactly the gradient of one big batch.
+A term of weight 0, with nothing to predict in this step, counts nothing.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class TrainStep(nn.Module):
                     " per_step"
                 )
             weight = denominators[PASSES if term.per_step else name]
-            value = term.sum * (term.coefficient * scale / weight)
+            value = term.sum * (term.coefficient * scale / weight if weight else 0.0)
             total = value if total is None else total + value
         assert total is not None, "an objective must return at least one term"
         return total, {name: term.sum.detach() for name, term in terms.items()}
