@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 import torch
 from tests import processes
-from tests.builders import record, tiny_run
+from tests.builders import record, tiny_config, tiny_run
 
+from lexarium.evaluations.loss import Loss
 from lexarium.foundation.files import read_lines
 from lexarium.foundation.lock import OWNER, Held
 from lexarium.foundation.types import UserError
 from lexarium.studies.run import Run
+from lexarium.studies.run_config import evaluation_identity
 from lexarium.training import checkpoint, signals
 from lexarium.training.signals import INTERRUPTED, REQUEUE, StopFlag
 
@@ -243,3 +245,33 @@ def test_a_finished_run_whose_last_checkpoint_is_gone_is_trained_on(tmp_path: Pa
     assert run.train(say=told.append) == "done"
     assert "its last checkpoint is gone" in told[0]
     assert record(run) == before
+
+
+def test_an_evaluation_that_breaks_costs_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = tiny_run(tmp_path / "whole", checkpoint={"every": 0})
+    whole.train()
+    run, evaluate = tiny_run(tmp_path / "broken", checkpoint={"every": 0}), Loss.run
+
+    def breaks(self: Loss, scorer: Any, key: int) -> Any:
+        if run.files.evaluation_file("loss", 4).exists():
+            raise RuntimeError("out of memory")
+        return evaluate(self, scorer, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loss, "run", breaks)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            run.train()
+    assert run.files.status()["state"] == "failed" and checkpoint.newest(run.path)[0] == 8
+    assert run.train(retry=True) == "done"
+    assert record(run) == record(whole)
+
+
+def test_a_changed_file_is_another_question(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.tsv"
+    asked = lambda: evaluation_identity(
+        tiny_config(evaluations=[{"type": "rule_choice", "data": str(file)}]).evaluations[0]
+    )
+    file.write_text("our newt does wait . quest\tdoes our newt wait ?\n")
+    before = asked()
+    file.write_text("our newts do wait . quest\tdo our newts wait ?\n")
+    assert {k for k in before if before[k] != asked()[k]} == {"data_sha256"}

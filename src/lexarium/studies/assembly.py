@@ -310,17 +310,23 @@ def _listen(
             program.device,
             config.train.precision,
         )
-        result = built[name].run(scorer, run.key(name, step))
+        try:
+            result = built[name].run(scorer, run.key(name, step))
+        except Exception:
+            if world.size == 1 and trainer.step:  # the others would wait for ever
+                saver.save(trainer)  # a broken evaluation must not cost the steps since the last checkpoint
+            raise
         lock.check()
         run.files.write_evaluation(name, step, result, asked, items=wants_items)
 
+    saver = Saver(run.files, lock, world, config.checkpoint)
     history = lambda step: series(run.files, config.stop_when.metric, step) if config.stop_when else []
     recorder = Recorder(run.files, lock, world, attempt, loader.epoch, progress)
     stopper = Stopper(flag, world, config.stop_when, history)
     trainer.listeners += [
         recorder,
         Evaluator(due, evaluate_now, world, recorder),
-        Saver(run.files, lock, world, config.checkpoint),
+        saver,
         stopper,
     ]
     return stopper

@@ -11,13 +11,14 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from lexarium.foundation import registry, rng
 from lexarium.foundation.config import ComponentConfig, Config, component, identity, outside_identity
-from lexarium.foundation.files import sha256_json
+from lexarium.foundation.files import sha256_file, sha256_json
 from lexarium.foundation.types import Incompatible
 from lexarium.tokens.prepare import corpus_identity, tokenizer_identity
 from lexarium.tokens.store import ViewConfig
@@ -109,7 +110,11 @@ def splits_of(evaluation: Any) -> tuple[str, ...]:
 def evaluation_identity(config: Any) -> dict[str, Any]:
     """What an evaluation measures: its type, version and options, but not when it runs or what it is called."""
     version = registry.find("evaluation", config.type).version
-    return {"type": config.type.rpartition(":")[2], "version": version, **identity(config)}
+    asked = {"type": config.type.rpartition(":")[2], "version": version, **identity(config)}
+    data = getattr(config, "data", None)
+    if isinstance(data, str) and Path(data).expanduser().is_file():
+        asked["data_sha256"] = sha256_file(Path(data).expanduser())
+    return asked
 
 
 @dataclass(frozen=True)
