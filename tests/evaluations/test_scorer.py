@@ -359,3 +359,24 @@ def test_a_model_that_answers_no_number_is_told_from_what_is_not_predicted() -> 
         s.model.embedding[TOKENIZER.id("w2")] = math.nan
     (scores,) = s.token_scores([Document("w1 w2 w3")])
     assert math.isnan(scores[0]) and np.isneginf(scores[1:]).all()
+
+
+def test_labels_left_out_of_the_loss_have_no_score() -> None:
+    """An objective that predicts every second token: the scores of the others stay what they are."""
+    whole, part = scorer(), scorer()
+    collate = part.objective.collate
+
+    def every_second(examples: Any, *more: Any) -> Any:
+        batch = collate(examples, *more)
+        labels, start = batch.targets["labels"], 0
+        for one in examples:
+            labels[start : start + len(one) + 1 : 2] = -100
+            start += len(one) + 1
+        return batch
+
+    part.objective.collate = every_second
+    part.objective.scored = lambda example: np.append(np.arange(len(example)), -1)[1::2]
+    documents = [Document("w1 w2 w3"), Document("w4 w1 w2 w2"), Document("w2")]
+    for found, expected in zip(part.token_scores(documents), whole.token_scores(documents), strict=True):
+        assert np.isnan(found[::2]).all()
+        np.testing.assert_allclose(found[1::2], expected[1::2], rtol=1e-12)

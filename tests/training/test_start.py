@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +257,15 @@ def test_initial_weights_depend_on_seed_and_name_alone(tmp_path: Path) -> None:
     for name, parameter in short.named_parameters():
         assert torch.equal(parameter, deeper[name]), name
     assert json.dumps(sorted(deeper)) != json.dumps(sorted(dict(short.named_parameters())))
+
+
+def test_a_half_trained_child_goes_on_without_its_parent(tmp_path: Path) -> None:
+    parent = tiny_run(tmp_path / "parent")
+    parent.train()
+    start = {"type": "run", "path": str(parent.path), "step": 12}
+    child, flag = tiny_run(tmp_path / "child", start=start, seed=2), StopFlag()
+    assert (
+        child.train(flag, progress=lambda s: flag.raise_flag("test", 124) if s == 7 else None) == "preempted"
+    )
+    shutil.rmtree(parent.path)
+    assert child.train() == "done"

@@ -275,3 +275,22 @@ def test_a_changed_file_is_another_question(tmp_path: Path) -> None:
     before = asked()
     file.write_text("our newts do wait . quest\tdo our newts wait ?\n")
     assert {k for k in before if before[k] != asked()[k]} == {"data_sha256"}
+
+
+def test_the_last_log_line_reaches_the_step_where_stop_when_ended_training(tmp_path: Path) -> None:
+    run = tiny_run(
+        tmp_path,
+        evaluations=[{"type": "loss", "splits": ["val"], "every": 4}],
+        stop_when={"metric": "loss.val", "above": 0.0},
+        train={"log_every": 3},
+        checkpoint={"every": 0},
+    )
+    assert run.train() == "done" and run.files.status()["step"] == 0
+    later = tiny_run(
+        tmp_path,
+        evaluations=[{"type": "loss", "splits": ["val"], "at": [4]}],
+        stop_when={"metric": "loss.val", "above": 0.0},
+        train={"log_every": 3},
+    )
+    assert later.train() == "done" and later.files.status()["step"] == 4
+    assert [r["step"] for r in later.files.metrics()] == [3, 4]

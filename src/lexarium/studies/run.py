@@ -208,10 +208,13 @@ class Run:
                 self.files.set_status(
                     state=RUNNING, attempts=attempt, max_steps=self.config.train.max_steps, message=""
                 )
-            steps: set[int] = set()
+            first: int | None = None
+            updated = False
 
             def note(step: int) -> None:
-                steps.add(step)
+                nonlocal first, updated
+                first = step if first is None else first
+                updated = updated or step > first
                 progress(step)
 
             try:
@@ -219,7 +222,7 @@ class Run:
 
                 state = train(self, lock, flag, world, attempt, say, note)
             except BaseException as error:
-                if world.main and len(steps) < 2 and is_mistake(error):  # no update was made
+                if world.main and not updated and is_mistake(error):
                     self.files.set_status(**{k: v for k, v in status.items() if k != "heartbeat"})
                 else:
                     self._failed(error, world)

@@ -243,9 +243,8 @@ def _check_evaluations(config: RunConfig, objective: Any) -> None:
         raise Incompatible(f"two evaluations are named {sorted(twice)[0]!r}; give one of them a `name`")
     for evaluation in config.evaluations:
         cls: Any = registry.find("evaluation", evaluation.type)
-        asks = (
-            cls.asked(evaluation) if hasattr(cls, "asked") else cls.asks
-        )  # where they depend on the options
+        # `asked`, where an evaluation has it: what it asks depends on its options
+        asks = cls.asked(evaluation) if hasattr(cls, "asked") else cls.asks
         unanswered = asks - objective.answers - {"hidden"}
         if unanswered:
             raise Incompatible(
