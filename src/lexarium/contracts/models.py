@@ -21,7 +21,7 @@ from lexarium.contracts.tools import (
 from lexarium.foundation.types import INPUTS
 from lexarium.models.build import build_model
 from lexarium.training import checkpoint
-from lexarium.training.step import TrainStep
+from lexarium.training.step import PASSES, TrainStep, factors_of
 
 DROPOUT = 0.3
 
@@ -100,7 +100,7 @@ class Models:
         """Every parameter gets a finite gradient that is not zero."""
         model, objective = self.build().train(), self.objective
         batch = objective.collate(self.examples)
-        TrainStep(model, objective)(batch, batch.weights)[0].backward()
+        TrainStep(model, objective)(batch, factors_of({**batch.weights, PASSES: 1}))[0].backward()
         without = [n for n, p in model.named_parameters() if p.grad is None]
         need(not without, f"no gradient reaches {', '.join(without[:5])}")
         broken = [n for n, p in model.named_parameters() if not bool(torch.isfinite(p.grad).all())]
@@ -144,9 +144,9 @@ class Models:
         model, objective = self.build().train(), self.objective
         batch, step = objective.collate(self.examples), TrainStep(model, objective)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-        losses = []
+        factors, losses = factors_of({**batch.weights, PASSES: 1}), []
         for _ in range(21):
-            loss, _ = step(batch, batch.weights)
+            loss, _ = step(batch, factors)
             losses.append(float(loss.detach()))
             optimizer.zero_grad()
             loss.backward()
@@ -229,7 +229,7 @@ class Objectives:
         for batches in ([whole], parts):
             model.zero_grad()
             for batch in batches:
-                step(batch, whole.weights)[0].backward()
+                step(batch, factors_of({**whole.weights, PASSES: len(batches)}))[0].backward()
             found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
         gap = max(float((a - b).abs().max()) for a, b in zip(*found, strict=True))
         need(gap < TOLERANCE, f"gradients of two micro-batches and of the whole batch differ by {gap:.2g}")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lexarium.foundation.types import UserError
-from lexarium.models.dropout import Dropout, threshold
+from lexarium.models.dropout import Dropout
 from lexarium.models.layers import Layout, rotate
 
 LONGEST_EXPLICIT = 512
@@ -121,7 +121,7 @@ class Attention(nn.Module):
         k, v = self._heads(self.k(source), source_layout), self._heads(self.v(source), source_layout)
         if self.rotary:
             q, k = rotate(q, position), rotate(k, position)
-        if key is None or threshold(self.dropout.p) == 0:
+        if key is None or not self.dropout.active:
             y = fused_attention(q, k, v, rule)
         else:
             if max(q.shape[2], k.shape[2]) > LONGEST_EXPLICIT:

@@ -8,7 +8,7 @@ values. Integer arithmetic only: no generator, no state.
 The bits of one token and site are the words mix32(mix32(key ^ site) ^ mix32(j)), j = 0, 1, ...; each
 32-bit word serves two channels, j with its low and j + C/2 with its high 16 bits. A value is kept when its
 16 bits, read as a signed number, are at least round(65536 p) - 32768, so the dropping probability is p to
-the nearest 1/65536 and the scale uses that value. Attention weights hash both token keys, and heads h and
+the nearest 1/65536 and the scale, a float32 in every precision, uses that value. Attention weights hash both token keys, and heads h and
 h + H/2 share a word. `mix32` is the finaliser of MurmurHash3 (Appleby, public domain); numpy's twin is in
 `foundation.rng`.
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import struct
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,12 +43,9 @@ def _halves_(x: Tensor, dim: int) -> Tensor:
 
     Overwrites x. The last step of mix32 changes the low half only, so it is made there alone.
     """
-    t = x >> 16
-    x.bitwise_xor_(t.bitwise_and_(0xFFFF)).mul_(_M1)
-    torch.bitwise_right_shift(x, 13, out=t)
-    x.bitwise_xor_(t.bitwise_and_(0x7FFFF)).mul_(_M2)
-    torch.bitwise_right_shift(x, 16, out=t)
-    return torch.cat([t.bitwise_xor_(x).bitwise_left_shift_(16), x], dim)
+    x.bitwise_xor_((x >> 16).bitwise_and_(0xFFFF)).mul_(_M1)
+    x.bitwise_xor_((x >> 13).bitwise_and_(0x7FFFF)).mul_(_M2)
+    return torch.cat([(x >> 16).bitwise_xor_(x).bitwise_left_shift_(16), x], dim)
 
 
 def threshold(p: float) -> int:
@@ -60,61 +58,89 @@ def scale(p: float) -> float:
     return 1.0 / (1.0 - threshold(p) / 65536)
 
 
-@functools.lru_cache(maxsize=64)
 def _word_numbers(n: int, device: torch.device) -> Tensor:
+    """(n,) mixed numbers of words; computed in place by a compiled step, kept for the others."""
+    return _hashed(n, device) if torch.compiler.is_compiling() else _kept(n, device)
+
+
+def _hashed(n: int, device: torch.device) -> Tensor:
     return mix32(torch.arange(n, dtype=torch.int32, device=device))
 
 
-@functools.lru_cache(maxsize=64)
-def _limit(p: float, device: torch.device) -> Tensor:
-    return torch.tensor(((threshold(p) - 32768) << 15) - 1, dtype=torch.int32, device=device)
+_kept = functools.lru_cache(maxsize=64)(_hashed)
 
 
-def _factors(words: Tensor, dim: int, n: int, p: float, dtype: torch.dtype) -> Tensor:
-    """int32 words before mixing -> factors 0 or scale(p), low then high halves along `dim`, cut to n."""
+class Rate(NamedTuple):
+    """A dropping probability as two int32 tensors without dimensions: so a stacked cohort has one per member.
+
+    limit: the largest half-word that is dropped, shifted; bits: the float32 factor of a kept value.
+    """
+
+    limit: Tensor
+    bits: Tensor
+
+    @classmethod
+    def of(cls, p: float) -> Rate:
+        """The tensors of a probability."""
+        (bits,) = struct.unpack("<i", struct.pack("<f", scale(p)))
+        number = lambda value: torch.tensor(value, dtype=torch.int32)
+        return cls(number(((threshold(p) - 32768) << 15) - 1), number(bits))
+
+
+def _factors(words: Tensor, dim: int, n: int, rate: Rate, dtype: torch.dtype) -> Tensor:
+    """int32 words before mixing -> factors, low then high halves along `dim`, cut to n."""
     halves = _halves_(words, dim).bitwise_right_shift_(1)
     # kept where the 16 bits >= threshold - 32768, that is where the difference below is negative
-    kept = torch.sub(_limit(p, halves.device), halves, out=halves).bitwise_right_shift_(31)
-    (bits,) = struct.unpack("<i", struct.pack("<f", scale(p) if dtype == torch.float32 else 1.0))
-    factors = kept.bitwise_and_(bits).view(torch.float32).narrow(dim, 0, n)
-    return factors if dtype == torch.float32 else factors.to(dtype) * scale(p)
+    kept = (rate.limit - halves).bitwise_right_shift_(31)
+    return kept.bitwise_and_(rate.bits).view(torch.float32).narrow(dim, 0, n).to(dtype)
 
 
-def channel_factors(key: Tensor, n_channels: int, site: int, p: float, dtype: torch.dtype) -> Tensor:
+def channel_factors(key: Tensor, n_channels: int, site: int, rate: Rate, dtype: torch.dtype) -> Tensor:
     """(N,) int32 token keys -> (N, C): the factor of every channel of every token at a site."""
     words = mix32(key ^ site).unsqueeze(-1) ^ _word_numbers((n_channels + 1) // 2, key.device)
-    return _factors(words, -1, n_channels, p, dtype)
+    return _factors(words, -1, n_channels, rate, dtype)
 
 
 def attention_factors(
-    query_key: Tensor, key_key: Tensor, n_heads: int, site: int, p: float, dtype: torch.dtype
+    query_key: Tensor, key_key: Tensor, n_heads: int, site: int, rate: Rate, dtype: torch.dtype
 ) -> Tensor:
     """(B, T) and (B, S) int32 -> (B, H, T, S): the factor of every attention weight."""
     heads = _word_numbers((n_heads + 1) // 2, query_key.device)
     row = mix32(mix32(query_key ^ site).unsqueeze(1) ^ heads[:, None])  # (B, H/2, T)
     column = mix32(key_key + _M1).unsqueeze(1)  # (B, 1, S)
-    return _factors(row.unsqueeze(-1) ^ column.unsqueeze(-2), 1, n_heads, p, dtype)
+    return _factors(row.unsqueeze(-1) ^ column.unsqueeze(-2), 1, n_heads, rate, dtype)
 
 
 class Dropout(nn.Module):
     """One dropout site. `assign_sites` gives it its number once the model stands."""
 
+    limit: Tensor
+    bits: Tensor
+
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p, self.site = p, 0
+        for name, value in Rate.of(p)._asdict().items():
+            self.register_buffer(name, value, persistent=False)
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is ever dropped here."""
+        return threshold(self.p) > 0
 
     def forward(self, x: Tensor, key: Tensor | None) -> Tensor:
         """x (N, C) and the token keys (N,), or None for evaluation."""
-        if key is None or threshold(self.p) == 0:
+        if key is None or not self.active:
             return x
-        return x * channel_factors(key, x.shape[-1], self.site, self.p, x.dtype)
+        return x * channel_factors(key, x.shape[-1], self.site, Rate(self.limit, self.bits), x.dtype)
 
     def on_weights(self, weights: Tensor, query_key: Tensor | None, key_key: Tensor | None) -> Tensor:
         """Attention weights (B, H, T, S) with the keys of their rows (B, T) and columns (B, S)."""
-        if query_key is None or key_key is None or threshold(self.p) == 0:
+        if query_key is None or key_key is None or not self.active:
             return weights
+        rate = Rate(self.limit, self.bits)
         return weights * attention_factors(
-            query_key, key_key, weights.shape[1], self.site, self.p, weights.dtype
+            query_key, key_key, weights.shape[1], self.site, rate, weights.dtype
         )
 
     def extra_repr(self) -> str:
@@ -133,4 +159,4 @@ def assign_sites(model: nn.Module) -> None:
 
 def uses_dropout(model: nn.Module) -> bool:
     """Whether any site of the model drops anything."""
-    return any(isinstance(m, Dropout) and threshold(m.p) > 0 for m in model.modules())
+    return any(isinstance(m, Dropout) and m.active for m in model.modules())

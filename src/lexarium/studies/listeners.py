@@ -44,10 +44,10 @@ class Recorder:
     def boundary(self, trainer: Trainer) -> bool:
         """Log when due; never asks to stop."""
         step, config = trainer.step, trainer.config
-        if self.world.main and trainer.last is not None and not trainer.last.finite:
-            self.files.event("step was not finite", step=step - 1, policy=config.non_finite)
         if step % config.log_every == 0 or step == config.max_steps:
             self.flush(trainer)
+        elif trainer.odd:
+            self._report(trainer)
         self._say(step)
         now = time.monotonic()
         if self.world.main and now - self._status_time > STATUS_SECONDS:
@@ -58,10 +58,18 @@ class Recorder:
 
     def flush(self, trainer: Trainer) -> None:
         """Write the means since the last log line, if any step was made since."""
+        trainer.settle()
+        self._report(trainer)
         if trainer.window.steps:
             if self.world.main:
                 self._log(trainer)
             trainer.window = Window()
+
+    def _report(self, trainer: Trainer) -> None:
+        """One event for every step that was not finite."""
+        for step in trainer.odd if self.world.main else ():
+            self.files.event("step was not finite", step=step, policy=trainer.config.non_finite)
+        trainer.odd.clear()
 
     def _log(self, trainer: Trainer) -> None:
         self.lock.check()
@@ -125,6 +133,7 @@ class Evaluator:
         names = self._due(trainer.step, last)
         if not names:
             return
+        trainer.settle()
         if self.world.main:
             self._recorder.pause()
             for name in names:

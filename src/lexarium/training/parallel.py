@@ -82,7 +82,8 @@ class World:
             return module
         from torch.nn.parallel import DistributedDataParallel
 
-        return DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
+        ids = [device.index] if device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)  # buffers are constants
 
     def last(self, module: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
         """Exchange gradients after the last micro-batch only."""

@@ -1,7 +1,11 @@
-"""How one optimiser step is carried out. `eager` runs it operator by operator.
+"""How one optimiser step is carried out.
 
-A program takes the micro-batches of a step and returns what the trainer logs. Other programs (compiled,
-captured, stacked) implement the same `update` and must give the same numbers within rounding.
+`eager` runs it operator by operator; `compiled` runs model and loss through torch.compile; `captured`
+(captured.py) replays a whole step as one CUDA graph; a cohort (cohort.py) takes the steps of several runs at
+once. All give the same numbers within rounding.
+
+A program takes the micro-batches of a step and returns what the trainer logs, at once or, where the device
+works ahead of the host, when `collect` is called.
 
 Policy for a step whose loss or gradient norm is not finite, the same in every program: `stop` raises
 before any parameter changes; `skip` leaves parameters and optimiser state alone and counts the step;
@@ -11,17 +15,19 @@ before any parameter changes; `skip` leaves parameters and optimiser state alone
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from lexarium.foundation.types import Batch, NonFinite
 from lexarium.training.parallel import World
-from lexarium.training.step import PASSES, TrainStep, autocast
+from lexarium.training.step import PASSES, TrainStep, autocast, factors_of
 
-PROGRAMS = ("eager",)
+AHEAD = 512
+"""Most steps that a device may be ahead of what the host has read of them."""
 
 
 @dataclass
@@ -33,6 +39,35 @@ class StepResult:
     tokens: int
     skipped: bool = False
     finite: bool = True
+
+
+def weights_of(batches: list[Batch]) -> dict[str, float]:
+    """Weights of the loss terms over micro-batches, and the number of forward passes."""
+    weights: dict[str, float] = {PASSES: float(len(batches))}
+    for batch in batches:
+        for name, weight in batch.weights.items():
+            weights[name] = weights.get(name, 0.0) + weight
+    return weights
+
+
+def means(sums: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
+    """Loss terms: sums over their weights; a `per_step` term over the forward passes."""
+    weight = lambda name: weights.get(name, weights[PASSES])
+    return {name: value / weight(name) if weight(name) else 0.0 for name, value in sums.items()}
+
+
+class Program(Protocol):
+    """What a trainer needs of the way its steps are carried out."""
+
+    name: str
+    step: TrainStep
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+
+    def update(self, batches: list[Batch], lr_scale: float) -> StepResult | None: ...
+    def collect(self) -> list[StepResult]: ...
+    def state(self) -> dict[str, Any]: ...
+    def load_state(self, state: dict[str, Any]) -> None: ...
 
 
 class EagerProgram:
@@ -72,8 +107,7 @@ class EagerProgram:
             {**{k: float(v) for k, v in sums.items()}, "_tokens": float(tokens)}, self.device
         )
         n_tokens = int(totals.pop("_tokens"))
-        weight = lambda name: denominators.get(name, denominators[PASSES])
-        losses = {name: totals[name] / weight(name) if weight(name) else 0.0 for name in totals}
+        losses = means(totals, denominators)
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
         norm_tensor = self._clip()
@@ -100,22 +134,27 @@ class EagerProgram:
         self.optimizer.zero_grad(set_to_none=True)
         return StepResult(losses, norm, n_tokens, skipped, finite)
 
+    def collect(self) -> list[StepResult]:
+        """Results of steps that `update` did not return: none, here."""
+        return []
+
+    def _forward(self, batch: Batch, factors: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
+        found: tuple[Tensor, dict[str, Tensor]] = self.wrapped(batch, factors)
+        return found
+
     def _denominators(self, batches: list[Batch]) -> dict[str, float]:
         """Weights of the loss terms over the global batch, and the number of forward passes."""
-        weights: dict[str, float] = {PASSES: float(len(batches))}
-        for batch in batches:
-            for name, weight in batch.weights.items():
-                weights[name] = weights.get(name, 0.0) + weight
-        return self.world.sum(weights, self.device)
+        return self.world.sum(weights_of(batches), self.device)
 
     def _gradients(self, batches: list[Batch], denominators: dict[str, float]) -> dict[str, Tensor]:
         """Accumulate gradients; returns each term's sum over this rank's micro-batches."""
         sums: dict[str, Tensor] = {}
+        factors = factors_of(denominators, self.world.size)
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
             with self.world.last(self.wrapped, last):
                 with autocast(self.device, self.precision):
-                    loss, terms = self.wrapped(batch, denominators, float(self.world.size))
+                    loss, terms = self._forward(batch, factors)
                 (self.scaler.scale(loss) if self.scaler else loss).backward()
             for name, value in terms.items():
                 sums[name] = sums[name] + value if name in sums else value
@@ -145,3 +184,31 @@ class EagerProgram:
         """Restore `state()`."""
         if self.scaler and "scaler" in state:
             self.scaler.load_state_dict(state["scaler"])
+
+
+class CompiledProgram(EagerProgram):
+    """The same step with model and loss through torch.compile, once for all shapes."""
+
+    name = "compiled"
+
+    def __init__(self, step: TrainStep, optimizer: torch.optim.Optimizer, **options: Any) -> None:
+        step.compile(dynamic=True)
+        super().__init__(step, optimizer, **options)
+
+    def _forward(self, batch: Batch, factors: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
+        return super()._forward(one_form(batch), as_tensors(factors, self.device))
+
+
+def one_form(batch: Batch) -> Batch:
+    """The batch with `real` (and `source_real`) written out, also without padding: one program serves both forms."""
+    inputs = dict(batch.inputs)
+    for name in ("tokens", "source"):
+        real = "real" if name == "tokens" else "source_real"
+        if name in inputs and real not in inputs:
+            inputs[real] = torch.arange(inputs[name].numel(), device=inputs[name].device)
+    return replace(batch, inputs=inputs)
+
+
+def as_tensors(factors: Mapping[str, float], device: torch.device) -> dict[str, Tensor]:
+    """Factors as tensors: a compiled step would take every new number for a new program."""
+    return {name: torch.tensor(value, dtype=torch.float32, device=device) for name, value in factors.items()}

@@ -3,9 +3,9 @@
 It is the unit that is wrapped (DDP), sharded, compiled, captured and stacked; nothing touches a parameter
 outside it. The scalar it returns is what backward starts from:
 
-    sum over terms of coefficient * sum / denominator
+    sum over terms of coefficient * sum * factor
 
-with each denominator the term's weight over the whole global batch (for a `per_step` term the number of
+with each factor one over the term's weight in the whole global batch (for a `per_step` term over the number of
 forward passes, `PASSES`), so that micro-batches and ranks add up to exactly the gradient of one big batch.
 A term of weight 0, with nothing to predict in this step, counts nothing.
 """
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lexarium.foundation.types import Batch, Term, UserError
 
 PASSES = "forward passes"
-"""Denominator of `per_step` terms: micro-batches of the step, over all processes."""
+"""Weight of `per_step` terms: micro-batches of the step, over all processes."""
 
 
 class TrainStep(nn.Module):
@@ -33,20 +33,19 @@ class TrainStep(nn.Module):
         self.consumes = frozenset(model.consumes)  # type: ignore[arg-type]
 
     def forward(
-        self, batch: Batch, denominators: Mapping[str, float], scale: float = 1.0
+        self, batch: Batch, factors: Mapping[str, float | Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to differentiate (times `scale`) and each term's sum, detached."""
+        """The scalar to differentiate and each term's sum, detached. factors: see `factors_of`."""
         terms = self.terms(batch)
         total: Tensor | None = None
         for name, term in terms.items():
-            if term.per_step == (name in denominators):
+            if term.per_step == (name in factors):
                 raise UserError(
                     f"loss term {name!r} has {'a' if term.per_step else 'no'} weight: an objective gives each of its"
                     f" terms one in Batch.weights (found: {', '.join(batch.weights) or 'none'}), except those that are"
                     " per_step"
                 )
-            weight = denominators[PASSES if term.per_step else name]
-            value = term.sum * (term.coefficient * scale / weight if weight else 0.0)
+            value = term.sum * (term.coefficient * factors[PASSES if term.per_step else name])
             total = value if total is None else total + value
         assert total is not None, "an objective must return at least one term"
         return total, {name: term.sum.detach() for name, term in terms.items()}
@@ -55,6 +54,15 @@ class TrainStep(nn.Module):
         """Loss terms of the objective and of the model itself."""
         output = self.model(**{k: v for k, v in batch.inputs.items() if k in self.consumes})
         return {**self.objective.loss(output, batch), **output.terms}
+
+
+def factors_of(weights: Mapping[str, float], world_size: int = 1) -> dict[str, float]:
+    """What each term's sum is multiplied with: 1 / its weight, 0 for a weight of 0.
+
+    weights: of the global batch, `PASSES` among them. DDP averages gradients over processes, which the factor
+    `world_size` undoes.
+    """
+    return {name: world_size / weight if weight else 0.0 for name, weight in weights.items()}
 
 
 def autocast(device: torch.device, precision: str) -> Any:

@@ -2,6 +2,7 @@
 
     at step s (s updates done):  listeners hear `boundary(s)`: log, evaluate, save, stop
     then:                        batches of step s -> program.update -> s + 1
+    when numbers are wanted:     settle() reads the results of the steps a device has worked off
 
 Every quantity that decides what comes next is a function of the step or lies in `state()`, which is plain
 data: the step, the running means since the last log line, counters. So a run that is cut anywhere and
@@ -20,7 +21,7 @@ from torch import nn
 
 from lexarium.foundation.config import Config, outside_identity
 from lexarium.foundation.types import NonFinite, UserError
-from lexarium.training.program import EagerProgram, StepResult
+from lexarium.training.program import AHEAD, Program, StepResult
 
 
 class TrainConfig(Config):
@@ -85,7 +86,7 @@ class Trainer:
 
     def __init__(
         self,
-        program: EagerProgram,
+        program: Program,
         batches: Callable[[int], list[Any]],
         lr_scale: Callable[[int, int], float],
         config: TrainConfig,
@@ -97,16 +98,17 @@ class Trainer:
         self.tokens_seen = 0
         self.skipped = self.non_finite = 0
         self.window = Window()
-        self.last: StepResult | None = None
+        self.known = 0
+        """Steps whose results the host has read; the device may be ahead."""
+        self.odd: list[int] = []
+        """Steps that were not finite and have not been reported yet."""
         for group in program.optimizer.param_groups:
             group["base_lr"] = group["lr"]
 
     @property
     def lr(self) -> float:
         """Learning rate of the next update."""
-        return self.program.optimizer.param_groups[0]["base_lr"] * self._lr_scale(
-            self.step, self.config.max_steps
-        )
+        return float(self.program.optimizer.param_groups[0]["base_lr"] * self.lr_scale)
 
     def fit(self) -> bool:
         """Train to the end; false when a listener ended it earlier."""
@@ -119,27 +121,54 @@ class Trainer:
                 return False
             self.advance()
 
-    def advance(self) -> StepResult:
-        """One optimiser step."""
+    def batches(self) -> list[Any]:
+        """Micro-batches of the next update."""
+        return self._batches(self.step)
+
+    @property
+    def lr_scale(self) -> float:
+        """Factor of the learning rate at the next update."""
+        return self._lr_scale(self.step, self.config.max_steps)
+
+    def advance(self) -> StepResult | None:
+        """One optimiser step; its result unless the device is still at it."""
+        if self.step - self.known == AHEAD:
+            self.settle()
         try:
-            result = self.program.update(
-                self._batches(self.step), self._lr_scale(self.step, self.config.max_steps)
-            )
+            result = self.program.update(self.batches(), self.lr_scale)
         except NonFinite as error:
-            raise NonFinite(
-                f"step {self.step}: {error}; no parameter was changed. Lower optimizer.lr, set train.clip_norm, or"
-                " choose train.non_finite: skip (which treats this run differently from its siblings)"
-            ) from None
+            raise self._refused(error) from None
         self.step += 1
+        if result is not None:
+            self._take(result)
+        return result
+
+    def settle(self) -> None:
+        """Take in the results of every step so far. Whoever reads the window, counters or state calls this first."""
+        for result in self.program.collect():
+            self._take(result)
+
+    def _take(self, result: StepResult) -> None:
+        if not result.finite and self.config.non_finite == "stop" and not result.skipped:
+            self.step = self.known  # nothing was changed at this step nor later
+            raise self._refused(f"loss {result.losses}, gradient norm {result.grad_norm}")
+        if not result.finite:
+            self.odd.append(self.known)
+        self.known += 1
         self.tokens_seen += result.tokens
         self.skipped += int(result.skipped)
         self.non_finite += int(not result.finite)
         self.window.add(result)
-        self.last = result
-        return result
+
+    def _refused(self, what: object) -> NonFinite:
+        return NonFinite(
+            f"step {self.step}: {what}; no parameter was changed. Lower optimizer.lr, set train.clip_norm, or"
+            " choose train.non_finite: skip (which treats this run differently from its siblings)"
+        )
 
     def state(self) -> dict[str, Any]:
         """Plain data that restores the trainer exactly."""
+        self.settle()
         w = self.window
         return {
             "step": self.step,
@@ -153,7 +182,8 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore `state()`."""
         number = lambda x: float(x) if isinstance(x, str) else x  # nan and inf are strings in our JSON
-        self.step, self.tokens_seen = state["step"], state["tokens_seen"]
+        self.step = self.known = state["step"]
+        self.tokens_seen = state["tokens_seen"]
         self.skipped, self.non_finite = state["skipped"], state["non_finite"]
         w = state["window"]
         losses = {k: number(v) for k, v in w["losses"].items()}
