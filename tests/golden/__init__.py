@@ -18,8 +18,7 @@ import torch
 from tests.builders import tiny_config, tiny_run
 
 from lexarium.models.layers import count_parameters
-from lexarium.studies.assembly import _trainer
-from lexarium.training.parallel import World
+from lexarium.studies.session import build_trainer
 
 HERE = Path(__file__).resolve().parent
 STEPS = 20
@@ -67,7 +66,7 @@ def measure(arm: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         parts = tiny_run(Path(folder), config).parts()
-        trainer, _, _ = _trainer(config, parts, torch.device("cpu"), World())
+        trainer, _ = build_trainer(config, parts, torch.device("cpu"))
         trainer.program.step.double()
         results = [trainer.advance() for _ in range(STEPS)]
     return {

@@ -17,7 +17,7 @@ from tests.builders import ENCODER_DECODER, RECURRENT, TRANSFORMER, record, tiny
 
 from lexarium.evaluations.scorer import Scorer
 from lexarium.foundation.files import Directory
-from lexarium.studies.run import Run
+from lexarium.studies.run import Attempt, Run
 from lexarium.training.program import EagerProgram
 from lexarium.training.step import TrainStep
 
@@ -108,7 +108,7 @@ def interrupted(run: Run, kill: str, monkeypatch: pytest.MonkeyPatch) -> None:
     owner, name, die = KILLS[kill]
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, die(getattr(owner, name)))
-        patch.setattr(Run, "_failed", lambda *args: None)
+        patch.setattr(Attempt, "fail", lambda *args: None)
         with pytest.raises(Killed):
             run.train()
     assert run.files.status()["state"] == "preempted"
@@ -138,7 +138,7 @@ def test_killed_at_every_step_in_turn(tmp_path, reference, monkeypatch) -> None:
     for _ in range(8):
         with monkeypatch.context() as patch:
             patch.setattr(EagerProgram, "update", at_call(EagerProgram.update, 5))
-            patch.setattr(Run, "_failed", lambda *args: None)
+            patch.setattr(Attempt, "fail", lambda *args: None)
             try:
                 state = Run.open(run.path).train()
             except Killed:

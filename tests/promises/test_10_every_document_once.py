@@ -19,7 +19,7 @@ from tests.builders import tiny_config, tiny_run
 
 from lexarium.corpora.question_formation import QuestionFormation
 from lexarium.foundation.types import Batch, Example
-from lexarium.studies.run import Run
+from lexarium.studies.run import Attempt, Run
 from lexarium.tokens.loader import Loader, assemble
 from lexarium.tokens.packing import SEPARATOR, Piece, WindowPacking
 from lexarium.training.parallel import World
@@ -61,7 +61,7 @@ def train_with_kills(run: Run, kills: list[int], monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Trainer, "advance", remember_step)
     monkeypatch.setattr(EagerProgram, "update", remember_batches)
-    monkeypatch.setattr(Run, "_failed", lambda *args: None)
+    monkeypatch.setattr(Attempt, "fail", lambda *args: None)
     for _ in kills:
         with pytest.raises(Killed):
             Run.open(run.path).train()

@@ -18,7 +18,7 @@ from tests.builders import record, tiny_run
 
 from lexarium.foundation.files import read_lines
 from lexarium.foundation.types import Batch, NonFinite, UserError
-from lexarium.studies.run import Run
+from lexarium.studies.run import Attempt, Run
 from lexarium.training.program import EagerProgram
 from lexarium.training.trainer import Trainer
 
@@ -156,7 +156,7 @@ def test_skip_is_reproducible_across_an_interruption(
             return advance(self)
 
         patch.setattr(Trainer, "advance", dies)
-        patch.setattr(Run, "_failed", lambda *args: None)
+        patch.setattr(Attempt, "fail", lambda *args: None)
         with pytest.raises(Killed):
             cut.train()
     assert cut.train() == "done"

@@ -12,7 +12,7 @@ from tests.builders import tiny_config, tiny_run
 from torch import Tensor, nn
 
 from lexarium.foundation import registry
-from lexarium.studies.assembly import _trainer
+from lexarium.studies.session import build_trainer
 from lexarium.training.optimizers import groups
 from lexarium.training.parallel import World
 from lexarium.training.program import EagerProgram
@@ -146,8 +146,8 @@ def test_the_whole_update_equals_a_plain_loop(tmp_path: Path) -> None:
     """Five updates of a run (clipping, decay, warm-up, two micro-batches) against torch alone, from equal weights."""
     config = tiny_config(optimizer={"type": "adamw", "lr": 0.01, "weight_decay": 0.1}, evaluations=[])
     parts = tiny_run(tmp_path, config).parts()
-    trainer, _, _ = _trainer(config, parts, CPU, World())
-    plain, loader, _ = _trainer(config, parts, CPU, World())
+    trainer, _ = build_trainer(config, parts, CPU)
+    plain, loader = build_trainer(config, parts, CPU)
     model, objective = plain.program.step.model, parts.objective
     named = dict(model.named_parameters())
     optimizer = torch.optim.AdamW(

@@ -221,7 +221,7 @@ class Scorer:
         self.model.eval()
         try:
             with torch.inference_mode():
-                if self.precision == "fp32":
+                if self.precision in ("fp32", "tf32"):
                     yield
                 else:
                     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]

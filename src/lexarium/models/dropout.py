@@ -8,9 +8,9 @@ values. Integer arithmetic only: no generator, no state.
 The bits of one token and site are the words mix32(mix32(key ^ site) ^ mix32(j)), j = 0, 1, ...; each
 32-bit word serves two channels, j with its low and j + C/2 with its high 16 bits. A value is kept when its
 16 bits, read as a signed number, are at least round(65536 p) - 32768, so the dropping probability is p to
-the nearest 1/65536 and the scale, a float32 in every precision, uses that value. Attention weights hash both token keys, and heads h and
-h + H/2 share a word. `mix32` is the finaliser of MurmurHash3 (Appleby, public domain); numpy's twin is in
-`foundation.rng`.
+the nearest 1/65536 and the scale, a float32 in every precision, uses that value. Attention weights hash
+both token keys, and heads h and h + H/2 share a word. `mix32` is the finaliser of MurmurHash3 (Appleby,
+public domain); numpy's twin is in `foundation.rng`.
 
 The mask is made as the bit pattern of the factor itself (0 or 1 / (1 - p)), by integer operations: on a
 CPU comparisons and conversions from bool cost several times what these do.

@@ -188,46 +188,40 @@ class Run:
         from lexarium.training.parallel import World
         from lexarium.training.signals import StopFlag
 
-        world = World.from_environment()
+        if not self.unfinished(say, retry):
+            return DONE
+        flag, world = flag or StopFlag(), World.from_environment()
+        with self.attempt(world, say, progress) as attempt, flag:
+            from lexarium.studies.session import Session
+
+            return Session(attempt, flag, world).train()
+
+    def unfinished(self, say: Say, retry: bool) -> bool:
+        """Whether there is anything left to train or evaluate; raises UserError for a failed run unless `retry`."""
         status = self.files.status()
         if status["state"] == FAILED and not retry:
             raise UserError(
                 f"{self.path}: failed before ({status['message']}); mend the cause and add --retry"
             )
-        if status["state"] == DONE:
-            if not self._final_checkpoint():
-                say(f"{self.path.name}: its last checkpoint is gone; training goes on from the one before")
-            elif not self._missing_evaluations() and not self._other_answers():
-                return DONE
+        if status["state"] != DONE:
+            return True
+        if self._final_checkpoint():
+            return bool(self._missing_evaluations() or self._other_answers())
+        say(f"{self.path.name}: its last checkpoint is gone; training goes on from the one before")
+        return True
+
+    @contextlib.contextmanager
+    def attempt(self, world: Any, say: Say, progress: Callable[[int], None]) -> Iterator[Attempt]:
+        """Own the directory for one try at training; an error is recorded and raised again."""
         refuse_changes(self.path, self.config)
-        flag = flag or StopFlag()
-        with self._owned(world) as lock, flag:
-            attempt = status["attempts"] + 1
-            if world.main:
-                self._set_aside_other_answers(say)
-                self.files.set_status(
-                    state=RUNNING, attempts=attempt, max_steps=self.config.train.max_steps, message=""
-                )
-            first: int | None = None
-            updated = False
-
-            def note(step: int) -> None:
-                nonlocal first, updated
-                first = step if first is None else first
-                updated = updated or step > first
-                progress(step)
-
+        status = self.files.status()
+        with self._owned(world) as lock:
+            attempt = Attempt(self, lock, world, status, say, progress)
             try:
-                from lexarium.studies.assembly import train
-
-                state = train(self, lock, flag, world, attempt, say, note)
+                yield attempt.begin()
             except BaseException as error:
-                if world.main and not updated and is_mistake(error):
-                    self.files.set_status(**{k: v for k, v in status.items() if k != "heartbeat"})
-                else:
-                    self._failed(error, world)
+                attempt.fail(error)
                 raise
-            return state
 
     @contextlib.contextmanager
     def _owned(self, world: Any) -> Iterator[Lock]:
@@ -242,20 +236,6 @@ class Run:
             for folder in (self.path / "evals").glob("*"):
                 remove_leftovers(folder)
             yield lock
-
-    def _failed(self, error: BaseException, world: Any) -> None:
-        if not world.main or isinstance(error, Held):  # the directory is another process's now
-            return
-        with contextlib.suppress(Exception):  # the disk may be full; the cause is raised to the caller
-            if isinstance(error, KeyboardInterrupt):
-                self.files.set_status(state=PREEMPTED, message="interrupted")
-                return
-            self.files.set_status(state=FAILED, message=f"{type(error).__name__}: {error}"[:500])
-            logs = self.path / "logs"
-            make_directory(logs)
-            number = len(list(logs.glob("failure-*.txt"))) + 1
-            write_atomic(logs / f"failure-{number}.txt", "".join(traceback.format_exception(error)))
-            self.files.event("failed", error=f"{type(error).__name__}: {error}"[:500])
 
     def _final_checkpoint(self) -> bool:
         """Whether the checkpoint of the step at which the run ended is there."""
@@ -292,6 +272,65 @@ class Run:
     def key(self, evaluation: str, step: int) -> int:
         """The key of an evaluation's random choices."""
         return rng.key(self.config.seed, "eval", evaluation, step)
+
+
+class Attempt:
+    """One try at training a run: what is told about its progress, and what an error leaves behind."""
+
+    def __init__(
+        self,
+        run: Run,
+        lock: Lock,
+        world: Any,
+        status: dict[str, Any],
+        say: Say,
+        progress: Callable[[int], None],
+    ) -> None:
+        self.run, self.lock, self.say, self.number = run, lock, say, status["attempts"] + 1
+        self._world, self._before, self._progress = world, status, progress
+        self._first: int | None = None
+        self._updated = False
+
+    def begin(self) -> Attempt:
+        """Say that the run is being trained."""
+        if self._world.main:
+            self.run._set_aside_other_answers(self.say)
+            self.run.files.set_status(
+                state=RUNNING,
+                attempts=self.number,
+                max_steps=self.run.config.train.max_steps,
+                message="",
+            )
+        return self
+
+    def note(self, step: int) -> None:
+        """The run has come to a step."""
+        if self._first is None:
+            self._first = step
+        self._updated = self._updated or step > self._first
+        self._progress(step)
+
+    def fail(self, error: BaseException) -> None:
+        """Record an error, unless it is a mistake found before anything was done: that leaves the run as it was."""
+        if not self._world.main:
+            return
+        files = self.run.files
+        if not self._updated and is_mistake(error):
+            files.set_status(**{k: v for k, v in self._before.items() if k != "heartbeat"})
+            return
+        if isinstance(error, Held):  # the directory is another process's now
+            return
+        with contextlib.suppress(Exception):  # the disk may be full; the cause is raised to the caller
+            if isinstance(error, KeyboardInterrupt):
+                files.set_status(state=PREEMPTED, message="interrupted")
+                return
+            message = f"{type(error).__name__}: {error}"[:500]
+            files.set_status(state=FAILED, message=message)
+            logs = self.run.path / "logs"
+            make_directory(logs)
+            number = len(list(logs.glob("failure-*.txt"))) + 1
+            write_atomic(logs / f"failure-{number}.txt", "".join(traceback.format_exception(error)))
+            files.event("failed", error=message)
 
 
 def is_mistake(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ import difflib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -41,7 +41,10 @@ class PlanConfig(Config):
 
     device: str = outside_identity("auto")
     """auto, cpu, cuda, cuda:N or mps."""
-    program: Literal["eager"] = outside_identity("eager")
+    program: Literal["auto", "eager", "compiled", "captured"] = outside_identity("auto")
+    """How a step is carried out: operator by operator, through torch.compile, or as one CUDA graph."""
+    cohort: Literal["auto", "off"] | Annotated[int, Field(ge=2)] = outside_identity("auto")
+    """Runs of a study trained as one stacked program: as many as pay on this device, none, or up to so many."""
     threads: int = outside_identity(1, gt=0)
     """CPU threads of the process."""
     workers: int = outside_identity(0, ge=0)

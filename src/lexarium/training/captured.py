@@ -143,7 +143,7 @@ class Ring:
 
     def write(self, row: Tensor) -> None:
         """On the device: the next row, (width,)."""
-        self._rows.index_copy_(0, self._place, row.to(self._rows.dtype)[None])
+        self._rows.index_copy_(0, self._place, row[None])
         self._place.add_(1).remainder_(AHEAD)
 
     def count(self) -> None:
@@ -212,9 +212,7 @@ def flat_values(batches: list[Batch]) -> dict[str, Tensor]:
 
 def staged_batch(tensors: Mapping[str, Tensor], i: int) -> Batch:
     """Micro-batch `i` made of staged tensors (weights and the like stay on the host)."""
-    part = lambda kind: {
-        k.split("/", 2)[2]: v for k, v in tensors.items() if k.startswith(f"{i}/{kind}/")
-    }
+    part = lambda kind: {k.split("/", 2)[2]: v for k, v in tensors.items() if k.startswith(f"{i}/{kind}/")}
     return Batch(part("inputs"), part("targets"), {})
 
 
@@ -270,7 +268,7 @@ class CapturedProgram:
         factors = factors_of(weights)
         rates = torch.tensor([g["base_lr"] * lr_scale for g in self.optimizer.param_groups])
         values = {**flat_values(even), "lr": rates.float()}
-        values |= {f"factor/{k}": torch.tensor(v, dtype=torch.float32) for k, v in factors.items()}
+        values |= {f"factor/{k}": torch.tensor(v, dtype=torch.float64) for k, v in factors.items()}
         shape = tuple((k, tuple(v.shape), v.dtype) for k, v in values.items())
         if shape not in self._layouts:
             self._layouts[shape] = self._lay_out(values, len(batches), list(factors))
@@ -328,13 +326,13 @@ class CapturedProgram:
             for name, value in terms.items():
                 sums[name] = sums[name] + value if name in sums else value
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-        numbers = torch.stack([*(v.float() for v in sums.values()), norm.float()])
+        numbers = torch.stack([*(v.double() for v in sums.values()), norm.double()])
         finite = torch.isfinite(numbers).all()
         self._apply(layout, norm, finite)
         if self._ring is None:
             self._terms = list(sums)
             self._ring = Ring(len(numbers) + 1, self.device)
-        self._ring.write(torch.cat([numbers, finite[None].to(numbers.dtype)]))
+        self._ring.write(torch.cat([numbers, finite[None].double()]))
 
     def _apply(self, layout: Layout, norm: Tensor, finite: Tensor) -> None:
         """Clipping and update inside the fused optimiser, or nothing where the step is to be held."""

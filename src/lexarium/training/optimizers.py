@@ -4,21 +4,26 @@ Weight decay applies to parameters of two or more dimensions (matrices and embed
 and norm gains. (The hierarchical-generalization code base looks for "LayerNorm.weight" among modules
 called norm1 and norm2, so its decay, where used, would reach norm gains too.) `fused` kernels are taken
 where the library has them for the device.
+
+An optimizer that cohorts may use also has its rule in stacked form: `stacked_state`, the quantities it keeps per
+weight, `columns`, its options of a parameter group as numbers, and `stacked_step`, the library's update for M
+members at once, with every option a column (M, 1).
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from lexarium.foundation.config import ComponentConfig
 
 Named = Iterable[tuple[str, nn.Parameter]]
+Columns = Mapping[str, Tensor]
 
 
 def groups(parameters: Named, weight_decay: float) -> list[dict[str, Any]]:
@@ -60,8 +65,28 @@ class AdamW:
         eps: float = Field(1e-8, gt=0)
         weight_decay: float = Field(0.0, ge=0)
 
+    stacked_state = ("exp_avg", "exp_avg_sq")
+
     def __init__(self, config: Config) -> None:
         self.config = config
+
+    def columns(self) -> dict[str, float]:
+        """Options of this optimizer that may differ between the members of a cohort."""
+        c = self.config
+        return {"beta1": c.betas[0], "beta2": c.betas[1], "eps": c.eps, "weight_decay": c.weight_decay}
+
+    @staticmethod
+    def stacked_step(
+        weight: Tensor, gradient: Tensor, state: Mapping[str, Tensor], step: Tensor, lr: Tensor, o: Columns
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """(M, P) weights and state after the update number `step` (M, 1), counted from 1 (Loshchilov and Hutter
+        2019, algorithm 2, in the library's form). o["weight_decay"] is (M, P)."""
+        mean = torch.lerp(state["exp_avg"], gradient, 1 - o["beta1"])
+        square = o["beta2"] * state["exp_avg_sq"] + (1 - o["beta2"]) * gradient * gradient
+        first, second = 1 - o["beta1"] ** step, 1 - o["beta2"] ** step
+        decayed = weight * (1 - lr * o["weight_decay"])
+        new = decayed - lr / first * mean / (square.sqrt() / second.sqrt() + o["eps"])
+        return new, {"exp_avg": mean, "exp_avg_sq": square}
 
     def build(self, parameters: Named, device: torch.device) -> torch.optim.Optimizer:
         """The torch optimiser over named parameters."""
@@ -95,8 +120,25 @@ class SGD:
                 raise ValueError("nesterov needs a momentum above 0")
             return self
 
+    stacked_state = ("momentum_buffer",)
+
     def __init__(self, config: Config) -> None:
         self.config = config
+
+    def columns(self) -> dict[str, float]:
+        """Options of this optimizer that may differ between the members of a cohort."""
+        c = self.config
+        return {"momentum": c.momentum, "nesterov": float(c.nesterov), "weight_decay": c.weight_decay}
+
+    @staticmethod
+    def stacked_step(
+        weight: Tensor, gradient: Tensor, state: Mapping[str, Tensor], step: Tensor, lr: Tensor, o: Columns
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """(M, P) weights and state after an update. o["weight_decay"] is (M, P)."""
+        gradient = gradient + o["weight_decay"] * weight
+        buffer = o["momentum"] * state["momentum_buffer"] + gradient
+        direction = torch.where(o["nesterov"] > 0, gradient + o["momentum"] * buffer, buffer)
+        return weight - lr * direction, {"momentum_buffer": buffer}
 
     def build(self, parameters: Named, device: torch.device) -> torch.optim.Optimizer:
         """The torch optimiser over named parameters."""

@@ -83,7 +83,9 @@ class World:
         from torch.nn.parallel import DistributedDataParallel
 
         ids = [device.index] if device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)  # buffers are constants
+        return DistributedDataParallel(
+            module, device_ids=ids, broadcast_buffers=False
+        )  # buffers are constants
 
     def last(self, module: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
         """Exchange gradients after the last micro-batch only."""
@@ -111,6 +113,10 @@ def check_precision(precision: str, device: torch.device) -> None:
     """Refuse a precision the device cannot train in."""
     if precision == "fp16" and device.type != "cuda":
         raise UserError(f"train.precision fp16 needs a CUDA device (found {device.type}); use bf16 or fp32")
+    if precision == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device)[0] < 8):
+        raise UserError(
+            f"train.precision tf32 needs an NVIDIA GPU since Ampere (found {device.type}); use fp32"
+        )
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise UserError("train.precision bf16: this GPU does not support it; use fp16 or fp32")
     if precision == "bf16" and device.type == "mps":

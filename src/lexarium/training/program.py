@@ -138,7 +138,7 @@ class EagerProgram:
         """Results of steps that `update` did not return: none, here."""
         return []
 
-    def _forward(self, batch: Batch, factors: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _forward(self, batch: Batch, factors: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         found: tuple[Tensor, dict[str, Tensor]] = self.wrapped(batch, factors)
         return found
 
@@ -192,11 +192,17 @@ class CompiledProgram(EagerProgram):
     name = "compiled"
 
     def __init__(self, step: TrainStep, optimizer: torch.optim.Optimizer, **options: Any) -> None:
-        step.compile(dynamic=True)
+        compile_once(step)
         super().__init__(step, optimizer, **options)
 
-    def _forward(self, batch: Batch, factors: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _forward(self, batch: Batch, factors: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         return super()._forward(one_form(batch), as_tensors(factors, self.device))
+
+
+def compile_once(step: TrainStep) -> None:
+    """Let calls of a step go through torch.compile, with one program for all shapes."""
+    if step._compiled_call_impl is None:
+        step.compile(dynamic=True)
 
 
 def one_form(batch: Batch) -> Batch:
@@ -211,4 +217,5 @@ def one_form(batch: Batch) -> Batch:
 
 def as_tensors(factors: Mapping[str, float], device: torch.device) -> dict[str, Tensor]:
     """Factors as tensors: a compiled step would take every new number for a new program."""
-    return {name: torch.tensor(value, dtype=torch.float32, device=device) for name, value in factors.items()}
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    return {name: torch.tensor(value, dtype=dtype, device=device) for name, value in factors.items()}

@@ -65,8 +65,13 @@ def factors_of(weights: Mapping[str, float], world_size: int = 1) -> dict[str, f
     return {name: world_size / weight if weight else 0.0 for name, weight in weights.items()}
 
 
+def set_precision(precision: str) -> None:
+    """Let products of float32 matrices on a GPU round their factors to TF32, or not."""
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+
+
 def autocast(device: torch.device, precision: str) -> Any:
     """The context a step or evaluation runs in: nothing for fp32, else the library's autocast."""
-    if precision == "fp32":
+    if precision in ("fp32", "tf32"):
         return torch.autocast(device.type, enabled=False)
     return torch.autocast(device.type, dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[precision])

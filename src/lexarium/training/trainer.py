@@ -35,7 +35,8 @@ class TrainConfig(Config):
     """Examples per forward pass; empty = the whole share of a process. Changes rounding only."""
     clip_norm: float = Field(0.0, ge=0)
     """Largest global gradient norm; 0 = no clipping."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """tf32: float32 whose products are rounded to TF32 (NVIDIA GPUs since Ampere)."""
     non_finite: Literal["stop", "skip", "warn"] = "stop"
     """What happens at a step whose loss or gradient is not finite."""
     parameters: tuple[str, ...] = (".*",)
@@ -100,6 +101,7 @@ class Trainer:
         self.window = Window()
         self.known = 0
         """Steps whose results the host has read; the device may be ahead."""
+        self.choice: Any = None
         self.odd: list[int] = []
         """Steps that were not finite and have not been reported yet."""
         for group in program.optimizer.param_groups:
@@ -112,14 +114,17 @@ class Trainer:
 
     def fit(self) -> bool:
         """Train to the end; false when a listener ended it earlier."""
-        while True:
-            # every listener hears of the boundary, also when an earlier one asks to stop
-            stop = [listener.boundary(self) for listener in self.listeners]
-            if self.step >= self.config.max_steps:
-                return True
-            if any(stop):
-                return False
+        while (finished := self.boundary()) is None:
             self.advance()
+        return finished
+
+    def boundary(self) -> bool | None:
+        """Let every listener hear of this step: true = the last one, false = a listener asks to stop, None = go on."""
+        # every listener hears of the boundary, also when an earlier one asks to stop
+        stop = [listener.boundary(self) for listener in self.listeners]
+        if self.step >= self.config.max_steps:
+            return True
+        return False if any(stop) else None
 
     def batches(self) -> list[Any]:
         """Micro-batches of the next update."""
