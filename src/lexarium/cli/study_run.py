@@ -20,7 +20,7 @@ from lexarium.launch.display import Meter, study_display
 from lexarium.studies.run_files import state_of
 
 if TYPE_CHECKING:
-    from lexarium.launch.local import Job
+    from lexarium.studies.cohorts import Teams
     from lexarium.studies.run import Run
     from lexarium.studies.study import Point, Study
     from lexarium.training.signals import StopFlag
@@ -127,7 +127,7 @@ def _work(work: Work, runs_dir: Path, options: Options, flag: StopFlag, talk: Ta
     if todo:
         _prepare(work, todo, runs_dir, talk, flag)
         if not flag.raised:
-            _train(work, todo, options, flag)
+            _train(work, todo, options, flag, talk)
     if not flag.raised:
         _evaluate(work, flag)
     if flag.raised:
@@ -175,20 +175,23 @@ def _prepare(work: Work, todo: Sequence[str], runs_dir: Path, talk: Talk, flag: 
             build_store(group[0].config, runs_dir, 0, talk)
 
 
-def _train(work: Work, todo: Sequence[str], options: Options, flag: StopFlag) -> None:
-    from lexarium.launch.local import Job, LocalLauncher, workers_here
+def _train(work: Work, todo: Sequence[str], options: Options, flag: StopFlag, talk: Talk) -> None:
+    from lexarium.launch.local import Job, LocalLauncher
 
-    jobs: list[Job] = []
+    jobs: dict[Path, Job] = {}
     steps: dict[str, int] = {}
     for name in todo:
         point, run = work.point(name), work.runs[name]
-        jobs.append(Job(run.path, point.name, point.config.train.max_steps, point.parent))
+        jobs[run.path] = Job(run.path, point.name, point.config.train.max_steps, point.parent)
         steps[name] = state_of(run.path)["step"]
+    plan, n = _teams(work, todo, options)
+    for note in plan.notes:
+        talk.note(f"plan: {note}")
     device = work.point(todo[0]).config.plan.device
-    n = min(options.jobs or workers_here(device), len(jobs))
-    with study_display(jobs, steps) as display:
+    with study_display(list(jobs.values()), steps) as display:
         launcher = LocalLauncher(display, n, options.retry, _cuda_devices(device))
-        work.states |= launcher.run(jobs, lambda: flag.raised)
+        teams = [[jobs[path] for path in team] for team in plan.teams]
+        work.states |= launcher.run(teams, lambda: flag.raised)
         work.messages |= launcher.messages
     for name in todo:
         now = state_of(work.runs[name].path)
@@ -201,6 +204,18 @@ def _train(work: Work, todo: Sequence[str], options: Options, flag: StopFlag) ->
             work.states[name] = "held"
         elif work.states[name] == "failed" and now["state"] == "waiting":
             work.states[name] = "blocked"
+
+
+def _teams(work: Work, todo: Sequence[str], options: Options) -> tuple[Teams, int]:
+    """Which runs are trained together, and by how many workers."""
+    from lexarium.launch.local import workers_here
+    from lexarium.studies.cohorts import plan_teams
+
+    device = work.point(todo[0]).config.plan.device
+    n = options.jobs or workers_here(device)
+    after = {work.runs[name].path: parent for name in todo if (parent := work.point(name).parent) in todo}
+    plan = plan_teams([work.runs[name] for name in todo], after, n)
+    return plan, min(n, len(plan.teams))
 
 
 def _cuda_devices(device: str) -> list[str]:

@@ -1,8 +1,9 @@
 """Runs of a study in parallel processes on this machine.
 
-Each worker is one process that trains run after run, so the cost of starting Python and torch is paid
-once per worker. On CPU there are as many workers as cores (one thread each: on shared cores two threads
-per process are slower); with CUDA one per device. A worker that dies takes only its current run with it.
+Each worker is one process that trains team after team (a team is one run, or a cohort of runs trained as one
+program; see studies/cohorts.py), so the cost of starting Python and torch is paid once per worker. On CPU there
+are as many workers as cores (one thread each: on shared cores two threads per process are slower); with CUDA one
+per device. A worker that dies takes only its current team with it.
 
 Safe to interrupt and to call again: a signal makes every worker save its state and stop; finished runs are
 skipped the next time, unfinished ones go on from their newest checkpoint.
@@ -10,10 +11,10 @@ skipped the next time, unfinished ones go on from their newest checkpoint.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from lexarium.foundation.types import UserError
 from lexarium.studies.run_files import DONE, FAILED, PREEMPTED, WAITING
 
 PROGRESS_SECONDS = 0.3
@@ -70,28 +70,39 @@ def _worker(connection: Connection, retry: bool, cuda_device: str | None) -> Non
 
     with StopFlag() as flag:
         connection.send(("ready", "", 0, ""))
-        while not flag.raised and (path := connection.recv()) is not None:
-            connection.send(("ended", path, 0, *_train(Path(path), flag, retry, connection)))
+        while not flag.raised and (paths := connection.recv()) is not None:
+            for path, (state, message) in _train([Path(p) for p in paths], flag, retry, connection).items():
+                connection.send(("ended", str(path), 0, state, message))
 
 
-def _train(path: Path, flag: Any, retry: bool, connection: Connection) -> tuple[str, str]:
+def _train(paths: list[Path], flag: Any, retry: bool, connection: Connection) -> dict[Path, tuple[str, str]]:
+    """Train a team; run directory -> state and message."""
+    from lexarium.studies.cohorts import told, train_together
     from lexarium.studies.run import Run
 
-    last = 0.0
+    last = dict.fromkeys(paths, 0.0)
 
-    def progress(step: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > PROGRESS_SECONDS:
-            last = time.monotonic()
+    def progress(path: Path, step: int) -> None:
+        if time.monotonic() - last[path] > PROGRESS_SECONDS:
+            last[path] = time.monotonic()
             connection.send(("moved", str(path), step, ""))
 
-    try:
-        run = Run.open(path, trust_plugins=True)  # this machine's user has just asked for these runs
-        return run.train(flag, lambda m: connection.send(("say", str(path), 0, m)), progress, retry), ""
-    except UserError as error:
-        return FAILED, str(error)
-    except BaseException as error:
-        return FAILED, f"{type(error).__name__}: {error} ({path / 'logs'})\n{traceback.format_exc(limit=-2)}"
+    say = lambda message: connection.send(("say", "", 0, message))
+    runs, states = [], dict[Path, tuple[str, str]]()
+    for path in paths:
+        try:
+            runs.append(Run.open(path, trust_plugins=True))  # this machine's user has just asked for these
+        except Exception as error:
+            states[path] = (FAILED, told(error, path))
+    if len(runs) > 1:
+        return states | train_together(runs, flag, say, progress, retry)
+    for run in runs:
+        note = functools.partial(progress, run.path)
+        try:
+            states[run.path] = run.train(flag, say, note, retry), ""
+        except BaseException as error:
+            states[run.path] = (FAILED, told(error, run.path))
+    return states
 
 
 # --- in the parent ----------------------------------------------------------------------------------
@@ -105,7 +116,8 @@ class _Worker:
         self.process = context.Process(target=_worker, args=(theirs, retry, cuda_device), daemon=False)
         self.process.start()
         theirs.close()
-        self.job: Job | None = None
+        self.jobs: dict[str, Job] = {}
+        """Runs it trains now, by directory."""
         self.ready = False
 
 
@@ -123,13 +135,13 @@ class LocalLauncher:
         self.states: dict[str, str] = {}
         self.messages: dict[str, str] = {}
 
-    def run(self, jobs: Sequence[Job], stop: Callable[[], bool]) -> dict[str, str]:
+    def run(self, teams: Sequence[Sequence[Job]], stop: Callable[[], bool]) -> dict[str, str]:
         """Run name -> final state. `stop()` is asked often; once true, every worker saves and ends."""
-        waiting = deque(jobs)
+        waiting, jobs = deque(list(team) for team in teams), [job for team in teams for job in team]
         names = {job.path.name for job in jobs}
         stopping = False
         try:
-            while waiting or any(w.job for w in self._workers):
+            while waiting or any(w.jobs for w in self._workers):
                 if stop() and not stopping:
                     stopping = True
                     waiting.clear()
@@ -137,35 +149,41 @@ class LocalLauncher:
                 if not stopping:
                     self._dispatch(waiting, names)
                 self._listen()
-                if not waiting and not any(w.job for w in self._workers):
+                if not waiting and not any(w.jobs for w in self._workers):
                     break
         finally:
             self._end()
         return {job.path.name: self.states.get(job.path.name, WAITING) for job in jobs}
 
-    def _dispatch(self, waiting: deque[Job], names: set[str]) -> None:
-        """Give every idle worker a job whose parent is done; start workers as needed."""
+    def _dispatch(self, waiting: deque[list[Job]], names: set[str]) -> None:
+        """Give every idle worker a team whose parents are done; start workers as needed."""
         for _ in range(len(waiting)):
-            job = waiting.popleft()
-            parent = self.states.get(job.after or "")
-            if job.after in names and parent in (FAILED, PREEMPTED):
-                self._ended(job, FAILED, f"the run it starts from ({job.after}) did not finish")
+            team = [job for job in waiting.popleft() if not self._orphaned(job, names)]
+            if not team:
                 continue
-            if job.after in names and parent != DONE:
-                waiting.append(job)
+            if any(job.after in names and self.states.get(job.after or "") != DONE for job in team):
+                waiting.append(team)
                 continue
-            worker = next((w for w in self._workers if w.ready and w.job is None), None)
+            worker = next((w for w in self._workers if w.ready and not w.jobs), None)
             if worker is None:
                 starting = sum(1 for w in self._workers if not w.ready)
-                busy = sum(1 for w in self._workers if w.job)
+                busy = sum(1 for w in self._workers if w.jobs)
                 if starting + busy < self._n and starting <= len(waiting):
                     device = self._devices[len(self._workers) % len(self._devices)] if self._devices else None
                     self._workers.append(_Worker(self._context, self.retry, device))
-                waiting.appendleft(job)
+                waiting.appendleft(team)
                 return
-            worker.job = job
-            worker.connection.send(str(job.path))
-            self.display.started(job)
+            worker.jobs = {str(job.path): job for job in team}
+            worker.connection.send([str(job.path) for job in team])
+            for job in team:
+                self.display.started(job)
+
+    def _orphaned(self, job: Job, names: set[str]) -> bool:
+        """Whether the run a job starts from came to nothing; the job is then ended."""
+        if job.after in names and self.states.get(job.after or "") in (FAILED, PREEMPTED):
+            self._ended(job, FAILED, f"the run it starts from ({job.after}) did not finish")
+            return True
+        return False
 
     def _listen(self) -> None:
         """Take in what workers say; notice those that died."""
@@ -173,19 +191,18 @@ class LocalLauncher:
         for connection in wait(list(by_connection), timeout=0.2):
             worker = by_connection[connection]
             try:
-                kind, _, step, *rest = worker.connection.recv()
+                kind, path, step, *rest = worker.connection.recv()
             except (EOFError, OSError):
                 self._died(worker)
                 continue
             if kind == "ready":
                 worker.ready = True
-            elif kind == "moved" and worker.job:
-                self.display.moved(worker.job, step)
+            elif kind == "moved" and path in worker.jobs:
+                self.display.moved(worker.jobs[path], step)
             elif kind == "say":
                 self.display.say(rest[0])
-            elif kind == "ended" and worker.job:
-                job, worker.job = worker.job, None
-                self._ended(job, rest[0], rest[1])
+            elif kind == "ended" and path in worker.jobs:
+                self._ended(worker.jobs.pop(path), rest[0], rest[1])
 
     def _ended(self, job: Job, state: str, message: str) -> None:
         self.states[job.path.name], self.messages[job.path.name] = state, message
@@ -194,10 +211,10 @@ class LocalLauncher:
     def _died(self, worker: _Worker) -> None:
         self._workers.remove(worker)
         worker.process.join()
-        if worker.job:
-            code = worker.process.exitcode
+        code = worker.process.exitcode
+        for job in worker.jobs.values():
             self._ended(
-                worker.job,
+                job,
                 FAILED,
                 f"its process ended with status {code} (out of memory?); run the study again to go on",
             )
@@ -210,7 +227,7 @@ class LocalLauncher:
     def _end(self) -> None:
         """Let idle workers go, stop the others after they have saved, and wait for all."""
         for worker in self._workers:
-            if worker.job is None:
+            if not worker.jobs:
                 try:
                     worker.connection.send(None)
                 except OSError:

@@ -90,7 +90,11 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[int, str]) -
                     f" {type(value).__name__}, which a checkpoint cannot hold; make it a tensor"
                 )
     return {
-        f"{names[id(parameter)]}/{quantity}": value.detach().cpu().contiguous()
+        # members of a cohort count their updates once for all parameters: a file holds no shared tensors
+        f"{names[id(parameter)]}/{quantity}": (value.clone() if value.ndim == 0 else value)
+        .detach()
+        .cpu()
+        .contiguous()
         for parameter, state in optimizer.state.items()
         for quantity, value in state.items()
         if isinstance(value, Tensor)

@@ -201,11 +201,10 @@ class Cohort:
 
     # -- stepping ------------------------------------------------------------------------------------
 
-    def advance(self) -> None:
-        """One step of every member."""
+    def advance(self, batches: Sequence[list[Batch]]) -> None:
+        """One step of every member on its own micro-batches."""
         if any(t.step - t.known >= AHEAD for t in self.trainers):
             self._read()
-        batches = [t.batches() for t in self.trainers]
         weights = [weights_of(b) for b in batches]
         lengths = common_lengths([b for own in batches for b in own])
         values = stacked([flat_values([rectangular(b, lengths) for b in own]) for own in batches])
@@ -366,33 +365,26 @@ Ended = Callable[[Trainer, bool | Exception], None]
 def fit_together(trainers: Sequence[Trainer], stack: Callable[[list[Trainer]], Cohort], ended: Ended) -> None:
     """Train all members to their ends. `ended(trainer, how)`: true = finished, false = stopped, or its error.
 
-    A member that ends leaves the cohort before `ended` is called for it; the last one trains alone.
+    A member that ends leaves the cohort before `ended` is called for it.
     """
     going, cohort = list(trainers), None
     while going:
-        leaving: list[tuple[Trainer, bool | Exception]] = []
+        batches, leaving = [], list[tuple[Trainer, bool | Exception]]()
         for trainer in going:
             try:
-                if (finished := trainer.boundary()) is not None:
-                    leaving.append((trainer, finished))
+                finished = trainer.boundary()
+                if finished is None:
+                    batches.append(trainer.batches())
+                    continue
+                leaving.append((trainer, finished))
             except Exception as error:
                 leaving.append((trainer, error))
-        if leaving:
-            if cohort is not None:
-                cohort.dissolve()
-                cohort = None
-            going = [t for t in going if all(t is not leaver for leaver, _ in leaving)]
-            for trainer, how in leaving:
-                ended(trainer, how)
-        if len(going) == 1 and cohort is None:
-            _advance_alone(going, ended)
-        elif going:
+        if leaving and cohort is not None:
+            cohort.dissolve()
+            cohort = None
+        going = [t for t in going if all(t is not leaver for leaver, _ in leaving)]
+        for trainer, how in leaving:
+            ended(trainer, how)
+        if going:
             cohort = cohort or stack(going)
-            cohort.advance()
-
-
-def _advance_alone(going: list[Trainer], ended: Ended) -> None:
-    try:
-        going[0].advance()
-    except Exception as error:
-        ended(going.pop(), error)
+            cohort.advance(batches)
