@@ -18,7 +18,7 @@ from tests.builders import record, tiny_run
 
 from lexarium.foundation.files import read_lines
 from lexarium.foundation.types import Batch, NonFinite, UserError
-from lexarium.studies.run import Attempt, Run
+from lexarium.studies.run import Attempt
 from lexarium.training.program import EagerProgram
 from lexarium.training.trainer import Trainer
 
