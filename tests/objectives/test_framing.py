@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lexarium.foundation.rng import torch_generator
 from lexarium.foundation.types import Output
@@ -125,6 +126,51 @@ def test_cross_entropy_and_its_gradients(
     plain(hidden, matrix, labels, smoothing).backward()
     assert torch.allclose(gradients[0], hidden.grad, rtol=1e-9, atol=1e-12)
     assert torch.allclose(gradients[1], matrix.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_linear_head_has_its_gradients_at_once(
+    smoothing: float, biased: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against autograd through the formula; scaled, as a term of a loss is."""
+    n, v = 700, 13
+    monkeypatch.setattr(framing, "LARGEST_LOGITS", 100 * v)
+    found, hidden, matrix = output(n, v)
+    bias = torch.linspace(-1, 1, v, dtype=matrix.dtype).requires_grad_() if biased else None
+    labels = labels_of(n, v)
+    found.head = (matrix, bias)
+    found.unembed = lambda h: pytest.fail("logits are computed by the head alone")
+    (3 * cross_entropy_sum(found, labels, smoothing)).backward()
+    leaves = [x for x in (hidden, matrix, bias) if x is not None]
+    gradients = [x.grad.clone() for x in leaves]
+    for x in leaves:
+        x.grad = None
+    logits = hidden @ matrix.T + (0 if bias is None else bias)
+    (3 * plain(logits, torch.eye(v, dtype=logits.dtype), labels, smoothing)).backward()
+    for mine, leaf in zip(gradients, leaves, strict=True):
+        torch.testing.assert_close(mine, leaf.grad, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("headed", [False, True])
+def test_logits_of_all_tokens_never_exist_at_once(headed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No operation of forward and backward pass makes a tensor of tokens x vocabulary."""
+    n, v, largest = 600, 301, 0
+    monkeypatch.setattr(framing, "LARGEST_LOGITS", 50 * v)
+    found, _, matrix = output(n, v)
+    found.head = (matrix, None) if headed else None
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, Tensor):
+                largest = max(largest, result.numel())
+            return result
+
+    with Watch():
+        cross_entropy_sum(found, labels_of(n, v)).backward()
+    assert 50 * v <= largest < n * v / 4
 
 
 def test_half_precision_is_summed_in_single() -> None:

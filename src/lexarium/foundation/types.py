@@ -133,7 +133,9 @@ class Output:
 
     hidden (N, D), in the order of the input `real` (all B*T tokens when `real` is absent);
     unembed: (n, D) -> (n, V) logits. The loss may call it on pieces, so that all logits of a large
-    vocabulary are never held at once. `terms` are loss terms of the model's own (a gate penalty).
+    vocabulary are never held at once. head: the matrix (V, D) and bias (V,) or None of an `unembed` that is one
+    linear map, from which the loss of a large vocabulary has its gradients without computing logits twice.
+    `terms` are loss terms of the model's own (a gate penalty).
     `layers` holds per-layer hidden states, only when asked for.
     """
 
@@ -141,6 +143,7 @@ class Output:
     unembed: Callable[[Tensor], Tensor]
     terms: dict[str, Term] = field(default_factory=dict)
     layers: list[Tensor] | None = None
+    head: tuple[Tensor, Tensor | None] | None = None
 
 
 @dataclass(slots=True)

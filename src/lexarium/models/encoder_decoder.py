@@ -99,4 +99,4 @@ class EncoderDecoder(nn.Module):
             memory=(memory, source_layout, cross, source_key),
             layers=layers,
         )
-        return Output(hidden, lambda h: self.unembedding(h, self.embedding), layers=layers)
+        return self.unembedding.output(hidden, self.embedding, layers)

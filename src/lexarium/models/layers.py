@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lexarium.foundation.types import Output
 from lexarium.models.dropout import Dropout
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "swiglu"]
@@ -118,7 +119,15 @@ class Unembedding(nn.Module):
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         """(n, D) -> (n, V)."""
-        return F.linear(hidden, embedding if self.weight is None else self.weight, self.bias)
+        return F.linear(hidden, *self.head(embedding))
+
+    def head(self, embedding: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The matrix (V, D) and the bias (V,)."""
+        return embedding if self.weight is None else self.weight, self.bias
+
+    def output(self, hidden: Tensor, embedding: Tensor, layers: list[Tensor] | None) -> Output:
+        """What a model returns for its final states."""
+        return Output(hidden, lambda h: self(h, embedding), layers=layers, head=self.head(embedding))
 
 
 def xavier_uniform(parameter: Tensor, generator: torch.Generator, gain: float = 1.0) -> None:

@@ -96,4 +96,4 @@ class Recurrent(nn.Module):
         hidden = layout.flatten(x)
         if layers is not None:
             layers.append(hidden)
-        return Output(hidden, lambda h: self.unembedding(h, self.embedding), layers=layers)
+        return self.unembedding.output(hidden, self.embedding, layers)

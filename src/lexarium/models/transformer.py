@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lexarium.foundation.config import ComponentConfig, outside_identity
 from lexarium.foundation.types import Output
@@ -173,6 +174,8 @@ class Stack(nn.Module):
         self.blocks = nn.ModuleList(Block(config, causal, cross) for _ in range(n_layers))
         norm = make_norm(config.norm_type, config.d_model, config.norm_eps, config.norm_bias)
         self.final_norm = norm if config.norm == "pre" else None
+        self.recompute = False
+        """Keep the input of each block only, and compute the rest again in the backward pass."""
 
     def forward(
         self,
@@ -196,7 +199,13 @@ class Stack(nn.Module):
         for block in self.blocks:
             if layers is not None:
                 layers.append(x)
-            x = block(x, layout, rule, position, key, flat_key, memory)
+            arguments = (x, layout, rule, position, key, flat_key, memory)
+            if (
+                self.recompute and torch.is_grad_enabled()
+            ):  # dropout is keyed: there is no random state to restore
+                x = checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(*arguments)
         if layers is not None:
             layers.append(x)
         return x if self.final_norm is None else self.final_norm(x)
@@ -279,4 +288,4 @@ class Transformer(nn.Module):
         embedded = nn.functional.embedding(layout.flatten(tokens), self.embedding)
         rule = Rule(True, segment, segment)
         hidden = self.stack(embedded, layout, rule, position, token_key, layers=layers)
-        return Output(hidden, lambda h: self.unembedding(h, self.embedding), layers=layers)
+        return self.unembedding.output(hidden, self.embedding, layers)

@@ -8,6 +8,7 @@ never of where it lies in a batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from lexarium.foundation.rng import mix32, mix32_int
 from lexarium.foundation.types import Output
 
 LARGEST_LOGITS = 1 << 25
-"""Logits (tokens x vocabulary) computed in one piece; more are computed, and recomputed, in pieces."""
+"""Logits (tokens x vocabulary) computed in one piece; more are computed in pieces."""
 
 
 def token_keys(dropout_key: int, example: int, length: int, stream: int = 0) -> np.ndarray:
@@ -62,7 +63,8 @@ def rows_to_inputs(
 def cross_entropy_sum(output: Output, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Sum over tokens of the cross-entropy in nats, labels (N,); -100 is left out.
 
-    Label smoothing e mixes the target with the uniform distribution (Szegedy et al. 2016, section 7).
+    Label smoothing e mixes the target with the uniform distribution (Szegedy et al. 2016, section 7). Where tokens x
+    vocabulary exceeds LARGEST_LOGITS, logits exist only for a piece of the tokens at a time.
     """
 
     def piece(hidden: Tensor, wanted: Tensor) -> Tensor:
@@ -70,21 +72,105 @@ def cross_entropy_sum(output: Output, labels: Tensor, smoothing: float = 0.0) ->
         return F.cross_entropy(logits, wanted, reduction="sum", label_smoothing=smoothing, ignore_index=-100)
 
     hidden = output.hidden
-    vocabulary = output.unembed(hidden[:1]).shape[-1] if hidden.shape[0] > 1 << 12 else 0
-    if hidden.shape[0] * vocabulary <= LARGEST_LOGITS:
+    rows = _rows_at_once(output)
+    if hidden.shape[0] <= rows:
         return piece(hidden, labels)
-    n = max(1, LARGEST_LOGITS // vocabulary)
+    if output.head is not None:
+        weight, bias = output.head
+        if torch.is_autocast_enabled(hidden.device.type):
+            hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+        found: Tensor = LinearCrossEntropy.apply(hidden, weight, bias, labels, smoothing, rows)
+        return found
     parts = [
-        checkpoint(piece, hidden[i : i + n], labels[i : i + n], use_reentrant=False)
-        for i in range(0, hidden.shape[0], n)
+        checkpoint(piece, hidden[i : i + rows], labels[i : i + rows], use_reentrant=False)
+        for i in range(0, hidden.shape[0], rows)
     ]
     return torch.stack(parts).sum()
+
+
+def _rows_at_once(output: Output) -> int:
+    """Tokens whose logits may exist at the same time."""
+    if output.head is not None:
+        vocabulary = output.head[0].shape[0]
+    elif output.hidden.shape[0] > 1 << 8:
+        vocabulary = output.unembed(output.hidden[:1]).shape[-1]
+    else:
+        return output.hidden.shape[0]
+    return max(1, LARGEST_LOGITS // vocabulary)
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """Cross-entropy of a linear map, piece by piece: a piece's logits give its loss and, at once, its gradients.
+
+    The gradient of the sum over tokens is (softmax - target) for every logit (Bishop 2006, eq. 4.109); it is carried
+    to the states and the matrix while the piece is there, so nothing is computed twice and no logits are kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        smoothing: float,
+        rows: int,
+    ) -> Tensor:
+        """hidden (N, D), weight (V, D), bias (V,), labels (N,) -> the sum in nats."""
+        half = hidden.dtype in (torch.bfloat16, torch.float16)
+        exact = torch.float32 if half else hidden.dtype
+        matrix = weight.to(hidden.dtype)
+        total = hidden.new_zeros((), dtype=exact)
+        d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=exact)
+        d_bias = None if bias is None else torch.zeros_like(bias, dtype=exact)
+        for i in range(0, hidden.shape[0], rows):
+            states, wanted = hidden[i : i + rows], labels[i : i + rows]
+            logits = torch.mm(states, matrix.t()).to(exact)
+            if bias is not None:
+                logits += bias.to(exact)
+            total += F.cross_entropy(
+                logits, wanted, reduction="sum", label_smoothing=smoothing, ignore_index=-100
+            )
+            error = _logit_gradient(logits, wanted, smoothing)
+            if d_bias is not None:
+                d_bias += error.sum(0)
+            error = error.to(hidden.dtype)
+            d_hidden[i : i + rows] = torch.mm(error, matrix)
+            d_weight += torch.mm(error.t(), states)
+        ctx.save_for_backward(d_hidden, d_weight, d_bias)
+        ctx.types = weight.dtype, None if bias is None else bias.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients times that of the sum."""
+        d_hidden, d_weight, d_bias = ctx.saved_tensors
+        weight, bias = ctx.types
+        return (
+            (d_hidden * scale).to(d_hidden.dtype),
+            (d_weight * scale).to(weight),
+            None if d_bias is None else (d_bias * scale).to(bias),
+            None,
+            None,
+            None,
+        )
+
+
+def _logit_gradient(logits: Tensor, wanted: Tensor, smoothing: float) -> Tensor:
+    """(n, V): softmax minus the smoothed target; zero rows where nothing is predicted."""
+    predicted = wanted != -100
+    error = torch.softmax(logits, -1)
+    if smoothing:
+        error -= smoothing / logits.shape[-1]
+    place = wanted.clamp_min(0)[:, None]
+    error.scatter_add_(1, place, torch.full_like(place, smoothing - 1.0, dtype=error.dtype))
+    return error * predicted[:, None]
 
 
 def log_probabilities(output: Output, labels: Tensor) -> Tensor:
     """(N,) float32: log-probability in nats of each label, computed in pieces."""
     found = []
-    n = max(1, LARGEST_LOGITS // max(1, output.unembed(output.hidden[:1]).shape[-1]))
+    n = max(1, _rows_at_once(output))
     for i in range(0, output.hidden.shape[0], n):
         logits = output.unembed(output.hidden[i : i + n]).float()
         found.append(logits.log_softmax(-1).gather(1, labels[i : i + n, None])[:, 0])

@@ -109,6 +109,8 @@ def obstacle(run: Run) -> str:
         return f"model {config.model.type} has fused kernels without a stacked form"
     if not hasattr(registry.find("optimizer", config.optimizer.type), "stacked_step"):
         return f"optimizer {config.optimizer.type} has no stacked form"
+    if plan.recompute:
+        return "plan.recompute computes activations again, which has no stacked form"
     if config.train.precision == "fp16":
         return "precision fp16 scales its loss by what the host reads"
     return ""

@@ -35,9 +35,11 @@ class Recorder:
         attempt: int,
         epoch: Callable[[int], float],
         say: Callable[[int], None],
+        peak: Callable[[], tuple[float, float] | None] = lambda: None,
     ) -> None:
+        """`peak()`: operations per token, and what the device does in a second; None when that is not known."""
         self.files, self.lock, self.world, self.attempt = files, lock, world, attempt
-        self._epoch, self._say = epoch, say
+        self._epoch, self._say, self._peak = epoch, say, peak
         self._time = self._status_time = time.monotonic()
         self._evaluating = 0.0
 
@@ -90,6 +92,8 @@ class Recorder:
         )
         now = time.monotonic()
         seconds = max(now - self._time, 1e-9)
+        peak = self._peak()
+        used = {} if peak is None else {"mfu": round(window.tokens / seconds * peak[0] / peak[1], 4)}
         self.files.record(
             TIMING,
             step=step,
@@ -97,6 +101,7 @@ class Recorder:
             seconds=round(seconds, 4),
             steps_per_second=round(window.steps / seconds, 3),
             tokens_per_second=round(window.tokens / seconds, 1),
+            **used,
         )
         self._time = now
 

@@ -45,6 +45,8 @@ class PlanConfig(Config):
     """How a step is carried out: operator by operator, through torch.compile, or as one CUDA graph."""
     cohort: Literal["auto", "off"] | Annotated[int, Field(ge=2)] = outside_identity("auto")
     """Runs of a study trained as one stacked program: as many as pay on this device, none, or up to so many."""
+    recompute: bool = outside_identity(False)
+    """Activation checkpointing: keep less of the forward pass and compute it again. Less memory, a third more work."""
     threads: int = outside_identity(1, gt=0)
     """CPU threads of the process."""
     workers: int = outside_identity(0, ge=0)

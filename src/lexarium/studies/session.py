@@ -26,9 +26,10 @@ from lexarium.training import checkpoint
 from lexarium.training.choice import EAGER, Choice, choose
 from lexarium.training.host import settle
 from lexarium.training.parallel import World, check_precision, choose_device
+from lexarium.training.roofline import machine, operations_per_token
 from lexarium.training.signals import StopFlag
 from lexarium.training.step import TrainStep, set_precision
-from lexarium.training.trainer import Trainer, freeze
+from lexarium.training.trainer import Trainer, freeze, recompute_activations
 
 if TYPE_CHECKING:
     from lexarium.studies.run import Attempt
@@ -56,6 +57,7 @@ class Session:
             self.config, self.parts, self.device, world, self.rule, self._chosen(cohort), step is None
         )
         self._record_plan(cohort)
+        self._used: tuple[float, float] | tuple[()] | None = None
         self._resume(step, skipped)
         self._listen()
 
@@ -157,11 +159,19 @@ class Session:
         history = lambda step: series(run.files, config.stop_when.metric, step) if config.stop_when else []
         self.saver = Saver(run.files, lock, world, config.checkpoint)
         self.recorder = Recorder(
-            run.files, lock, world, self.attempt.number, self.loader.epoch, self.attempt.note
+            run.files, lock, world, self.attempt.number, self.loader.epoch, self.attempt.note, self._peak
         )
         self.stopper = Stopper(self.flag, world, config.stop_when, history)
         self.evaluator = Evaluator(due, self._evaluate, world, self.recorder)
         self.trainer.listeners += [self.recorder, self.evaluator, self.saver, self.stopper]
+
+    def _peak(self) -> tuple[float, float] | None:
+        """Operations per token of a training step, and what all devices do in a second; found at the first log line."""
+        if self._used is None:
+            per_token = operations_per_token(self.trainer.program.step, self.loader.batches(0)[0])
+            device = machine(self.device, self.config.train.precision)
+            self._used = (per_token, self.world.size * device.flops) if per_token else ()
+        return self._used or None
 
     def _evaluate(self, name: str, step: int, last: bool) -> None:
         """Evaluate the weights as they are and write the result, unless it is there."""
@@ -235,6 +245,8 @@ def build_trainer(
         make("start", config.start).load(model)
     model = model.to(device)
     freeze(model, config.train.parameters)
+    if config.plan.recompute:
+        recompute_activations(model)
     loader = parts.loader(world, keyed=uses_dropout(model))
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     train = config.train

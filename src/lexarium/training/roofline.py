@@ -138,3 +138,11 @@ def work_of(
     saved = sum(size for place, size in kept.items() if place not in mine)
     trainable = sum(p.numel() for p in step.parameters() if p.requires_grad)
     return Work(3.0 * counter.flops, BYTES_PER_WEIGHT * trainable + 2.0 * saved, float(saved))
+
+
+def operations_per_token(step: TrainStep, batch: Batch) -> float:
+    """Operations of a training step per token, counted in one forward pass without gradients."""
+    device = next(step.parameters()).device
+    with Counter(step.model) as counter, torch.no_grad():
+        step.forward(batch.to(device), factors_of(weights_of([batch])))
+    return 3.0 * counter.flops / max(1, batch.n_tokens)

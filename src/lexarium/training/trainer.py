@@ -212,3 +212,14 @@ def freeze(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
         example = next(name for name, _ in model.named_parameters())
         raise UserError(f"train.parameters: {list(patterns)} match no parameter; names look like {example!r}")
     return trainable
+
+
+def recompute_activations(model: nn.Module) -> None:
+    """Let the parts of a model that can do so keep less for the backward pass (their attribute `recompute`)."""
+    able = [module for module in model.modules() if hasattr(module, "recompute")]
+    if not able:
+        raise UserError(
+            f"plan.recompute: {type(model).__name__} cannot compute its activations again; leave it out"
+        )
+    for module in able:
+        module.recompute = True  # type: ignore[assignment]
