@@ -3,16 +3,21 @@
 
 PY ?= python3
 VENV ?= .venv
+BENCH_VENV ?= .venv-bench
 EXTRAS ?= [dev]
 # PyTorch's CPU wheel index on a machine without a GPU; empty elsewhere
 TORCH_INDEX ?=
 RUNS ?= runs
 WORKERS ?= 2
+# file, or file:option; short ones first
+CPU_BENCHMARKS = startup overhead first_step windows growth seed_step seed_step:--precision=bf16 gpt14m
 
 PIP = $(VENV)/bin/pip --disable-pip-version-check
+BENCH_PIP = $(BENCH_VENV)/bin/pip --disable-pip-version-check
 RUN = OMP_NUM_THREADS=1 $(VENV)/bin/python -m
+BENCH = OMP_NUM_THREADS=1 $(BENCH_VENV)/bin/python benchmarks/
 
-.PHONY: help setup demo test test-long lint types format golden bench hooks clean
+.PHONY: help setup demo test test-long lint types format golden bench bench-gpu hooks clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s "$$(printf '\t')"
@@ -51,10 +56,26 @@ format: $(VENV)/.ok ## rewrite files in the house format
 golden: $(VENV)/.ok ## regenerate the golden losses and show the difference
 	$(RUN) tests.golden --regenerate
 
-bench: $(VENV)/.ok ## measure what this machine can measure; results in benchmarks/results
-	$(PIP) install -q -c constraints.txt -e '.[bench]'
-	for file in startup first_step overhead seed_step; do OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/$$file.py || exit 1; done
-	$(VENV)/bin/python benchmarks/table.py
+# The peers have an environment of their own. litgpt is installed without its dependencies: it wants an older
+# huggingface-hub than transformers 5 does, and only its model class is used; what that imports is in `bench`.
+$(BENCH_VENV)/.ok: pyproject.toml constraints.txt
+	@echo "installing into $(BENCH_VENV) (some minutes the first time)"
+	$(PY) -m venv $(BENCH_VENV)
+	$(BENCH_PIP) install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	$(BENCH_PIP) install -q -c constraints.txt -e '.[bench]'
+	$(BENCH_PIP) install -q -c constraints.txt --no-deps litgpt
+	@$(BENCH_VENV)/bin/python -c 'import sys; from importlib.util import find_spec; sys.exit("torchvision came into $(BENCH_VENV): beside a torch it was not built for, every import of transformers fails. Find what wants it (pip show torchvision), leave that out, and remove $(BENCH_VENV)" if find_spec("torchvision") else 0)'
+	@touch $@
+
+bench: $(BENCH_VENV)/.ok ## measure what a machine without a GPU can; results in benchmarks/results
+	@failed=; for work in $(CPU_BENCHMARKS); do file=$${work%%:*}; options=$${work#$$file}; \
+	  [ -f benchmarks/$$file.py ] || continue; echo "== $$file $${options#:}"; \
+	  $(BENCH)$$file.py $${options#:} || failed="$$failed $$file"; done; \
+	$(BENCH)table.py; [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
+
+bench-gpu: $(BENCH_VENV)/.ok ## measure what needs a GPU
+	$(BENCH)gpu.py
+	$(BENCH)table.py
 
 hooks: $(VENV)/.ok ## format and lint before every commit
 	@printf '%s\n' '#!/bin/sh' '# Lint and format what is staged; refuses the commit when something is left to mend.' \

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 import common
+import goals
 from lexarium.foundation.config import Source, validate
 from lexarium.foundation.lock import Lock
 from lexarium.studies import assembly
@@ -81,8 +82,7 @@ def main() -> None:
             )
     ours, theirs = common.median(rounds, "our_cpu"), common.median(rounds, "bare_cpu")
     common.write(
-        "overhead", goal="S15", what="CPU time of 50 steps of 3 x 128 with every listener of a run", peer="the bare step",
-        unit="CPU-seconds", better="lower", ours=ours, theirs=theirs, ratio=theirs / ours, target=0.98, rounds=rounds,
+        "overhead", **goals.entry("overhead"), ours=ours, theirs=theirs, ratio=theirs / ours, rounds=rounds,
         parity={"passed": equal, "what": "equal weights after equal steps"}, folder=options.output,
     )  # fmt: skip
 
