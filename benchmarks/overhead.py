@@ -17,10 +17,9 @@ import torch
 import common
 import goals
 from lexarium.foundation.config import Source, validate
-from lexarium.foundation.lock import Lock
-from lexarium.studies import assembly
 from lexarium.studies.run import Run
 from lexarium.studies.run_config import RunConfig
+from lexarium.studies.session import Session, build_trainer
 from lexarium.training.host import settle
 from lexarium.training.parallel import World
 from lexarium.training.signals import StopFlag
@@ -45,9 +44,7 @@ def main() -> None:
     device, world = torch.device("cpu"), World()
     with tempfile.TemporaryDirectory() as name:
         run = Run.create(validate(RunConfig, Source(CONFIG)), Path(name))
-        parts = run.parts()
-        bare, _, _ = assembly._trainer(run.config, parts, device, world)
-        full, loader, _ = assembly._trainer(run.config, parts, device, world)
+        bare, _ = build_trainer(run.config, run.parts(), torch.device("cpu"))
 
         class Pause:
             def boundary(self, trainer: object) -> bool:
@@ -55,8 +52,8 @@ def main() -> None:
 
             begin = 0
 
-        with Lock(run.path) as lock:
-            assembly._listen(run, full, parts, loader, lock, StopFlag(), world, 1, lambda step: None)
+        with run.attempt(World(), say=lambda message: None, progress=lambda step: None) as attempt:
+            full = Session(attempt, StopFlag(), World()).trainer
             pause = Pause()
             full.listeners.append(pause)
 

@@ -14,7 +14,7 @@ from lexarium.foundation.rng import torch_generator
 from lexarium.foundation.types import UserError
 from lexarium.models.attention import LONGEST_EXPLICIT, Attention, Rule, explicit_attention, fused_attention
 from lexarium.models.dropout import Dropout
-from lexarium.models.layers import Layout, rotate
+from lexarium.models.layers import Layout, rotate, rotation_of
 
 NONE = Dropout(0.0)
 
@@ -131,8 +131,8 @@ def test_dropped_weights_are_the_masked_formula() -> None:
 # --- the module -------------------------------------------------------------------------------------
 
 
-def module(p: float = 0.0, rotary: bool = False, d: int = 12) -> Attention:
-    attention = Attention(d, 3, bias=True, out_bias=True, dropout=p, rotary=rotary).double()
+def module(p: float = 0.0, d: int = 12) -> Attention:
+    attention = Attention(d, 3, bias=True, out_bias=True, dropout=p).double()
     with torch.no_grad():
         for i, parameter in enumerate(attention.parameters()):
             parameter.copy_(
@@ -144,28 +144,30 @@ def module(p: float = 0.0, rotary: bool = False, d: int = 12) -> Attention:
 @pytest.mark.parametrize("rotary", [False, True])
 @pytest.mark.parametrize("p", [0.0, 0.3])
 def test_rows_do_not_depend_on_their_neighbours_or_padding(p: float, rotary: bool) -> None:
-    attention, lengths = module(p, rotary), [5, 2, 4]
+    attention, lengths = module(p), [5, 2, 4]
+    turned = lambda position: rotation_of(position, 4) if rotary else None
     x = torch.randn(11, 12, generator=torch_generator(0, "x"), dtype=torch.float64)
     keys = [torch.arange(n, dtype=torch.int32) * 31 + 1000 * i for i, n in enumerate(lengths)]
     table = torch.nn.utils.rnn.pad_sequence(keys, batch_first=True)
     real = torch.tensor([i * 5 + j for i, n in enumerate(lengths) for j in range(n)])
     position = torch.arange(5).expand(3, 5)
-    together = attention(x, Layout(3, 5, real), Rule(True), position, table)
+    together = attention(x, Layout(3, 5, real), Rule(True), turned(position), table)
     for piece, row, key in zip(together.split(lengths), x.split(lengths), keys, strict=True):
         n = len(row)
-        alone = attention(row, Layout(1, n), Rule(True), torch.arange(n)[None], key[None])
+        alone = attention(row, Layout(1, n), Rule(True), turned(torch.arange(n)[None]), key[None])
         assert torch.allclose(piece, alone, rtol=1e-12, atol=1e-14)
 
 
 def test_documents_of_a_row_are_as_if_alone() -> None:
-    attention = module(0.3, rotary=True)
+    attention = module(0.3)
+    turned = lambda position: rotation_of(position, 4)
     x = torch.randn(7, 12, generator=torch_generator(0, "x"), dtype=torch.float64)
     key = torch.arange(7, dtype=torch.int32)[None] * 101
     segment = torch.tensor([[0, 0, 0, 1, 1, 1, 1]])
     position = torch.tensor([[0, 1, 2, 0, 1, 2, 3]])
-    packed = attention(x, Layout(1, 7), Rule(True, segment, segment), position, key)
-    first = attention(x[:3], Layout(1, 3), Rule(True), position[:, :3], key[:, :3])
-    second = attention(x[3:], Layout(1, 4), Rule(True), position[:, 3:], key[:, 3:])
+    packed = attention(x, Layout(1, 7), Rule(True, segment, segment), turned(position), key)
+    first = attention(x[:3], Layout(1, 3), Rule(True), turned(position[:, :3]), key[:, :3])
+    second = attention(x[3:], Layout(1, 4), Rule(True), turned(position[:, 3:]), key[:, 3:])
     assert torch.allclose(packed, torch.cat([first, second]), rtol=1e-12, atol=1e-14)
 
 
@@ -175,8 +177,8 @@ def test_long_rows_with_dropout_on_weights_are_refused_before_memory_runs_out() 
     with pytest.raises(
         UserError, match=r"up to 512 tokens per row; found 513: set model\.attention_dropout to 0"
     ):
-        module(0.1)(x, Layout(1, n), Rule(True), torch.arange(n)[None], key)
-    module(0.0)(x, Layout(1, n), Rule(True), torch.arange(n)[None], key)
+        module(0.1)(x, Layout(1, n), Rule(True), None, key)
+    module(0.0)(x, Layout(1, n), Rule(True), None, key)
 
 
 # --- rotary -----------------------------------------------------------------------------------------
@@ -185,7 +187,7 @@ def test_long_rows_with_dropout_on_weights_are_refused_before_memory_runs_out() 
 def test_rotation_is_multiplication_by_a_complex_number() -> None:
     """Pair (i, i + d/2) turns by position * base^(-2i/d) (Su et al. 2021, section 3.2.2, halves paired)."""
     x, position = heads(2, 3, 5, 8, 0), torch.tensor([[0, 1, 2, 3, 4], [7, 0, 1, 50, 3]])
-    found = rotate(x, position)
+    found = rotate(x, rotation_of(position, x.shape[-1]))
     pairs = torch.complex(x[..., :4], x[..., 4:])
     for i in range(4):
         angle = position.double() * 10000.0 ** (-2 * i / 8)
@@ -196,6 +198,11 @@ def test_rotation_is_multiplication_by_a_complex_number() -> None:
 
 def test_scores_under_rotation_depend_on_the_distance_alone() -> None:
     q, k = heads(1, 1, 1, 8, 0), heads(1, 1, 1, 8, 1)
-    score = lambda a, b: float((rotate(q, torch.tensor([[a]])) * rotate(k, torch.tensor([[b]]))).sum())
+    score = lambda a, b: float(
+        (
+            rotate(q, rotation_of(torch.tensor([[a]]), q.shape[-1]))
+            * rotate(k, rotation_of(torch.tensor([[b]]), k.shape[-1]))
+        ).sum()
+    )
     assert score(3, 1) == pytest.approx(score(13, 11), abs=1e-5)
     assert score(3, 1) != pytest.approx(score(3, 2), abs=1e-3)

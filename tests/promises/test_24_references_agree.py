@@ -291,14 +291,14 @@ def test_the_vocabularies_of_the_tasks(kind: str, words: int) -> None:
 def test_rotary_positions_are_those_of_llama() -> None:
     """transformers pairs dimension i with i + d/2, base 10,000, as we do."""
     modeling = pytest.importorskip("transformers.models.llama.modeling_llama")
-    from lexarium.models.layers import rotate
+    from lexarium.models.layers import rotate, rotation_of
 
     x = torch.randn(2, 3, 7, 8, generator=torch_generator(0, "x"))
     position = torch.tensor([list(range(7)), [5, 0, 3, 1, 90, 2, 6]])
     rate = 1.0 / (10000.0 ** (torch.arange(0, 8, 2).float() / 8))
     angle = torch.cat([position[..., None].float() * rate] * 2, dim=-1)
     expected, _ = modeling.apply_rotary_pos_emb(x, x, angle.cos(), angle.sin())
-    assert torch.allclose(rotate(x, position), expected, atol=1e-6)
+    assert torch.allclose(rotate(x, rotation_of(position, x.shape[-1])), expected, atol=1e-6)
 
 
 def test_sinusoidal_positions_in_closed_form() -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +31,33 @@ _M1 = 0x85EBCA6B - (1 << 32)
 _M2 = 0xC2B2AE35 - (1 << 32)
 
 
+class Numbers(NamedTuple):
+    """The constants of the finaliser: shifts, masks (right shifts are arithmetic) and factors."""
+
+    sixteen: Any = 16
+    thirteen: Any = 13
+    low16: Any = 0xFFFF
+    low19: Any = 0x7FFFF
+    first: Any = _M1
+    second: Any = _M2
+
+
+@functools.lru_cache(maxsize=16)
+def _numbers_on(device: torch.device) -> Numbers:
+    return Numbers(*(torch.tensor(n, dtype=torch.int32, device=device) for n in Numbers()))
+
+
+def _numbers(device: torch.device) -> Numbers:
+    """As tensors, which an operator takes several times faster than it converts integers; a compiler knows better."""
+    return Numbers() if torch.compiler.is_compiling() else _numbers_on(device)
+
+
 def mix32(x: Tensor) -> Tensor:
-    """The MurmurHash3 finaliser on int32; right shifts are arithmetic, hence the masks."""
-    x = (x ^ ((x >> 16) & 0xFFFF)) * _M1
-    x = (x ^ ((x >> 13) & 0x7FFFF)) * _M2
-    return x ^ ((x >> 16) & 0xFFFF)
+    """The MurmurHash3 finaliser on int32."""
+    n = _numbers(x.device)
+    x = (torch.bitwise_right_shift(x, n.sixteen).bitwise_and_(n.low16).bitwise_xor_(x)).mul_(n.first)
+    x = (torch.bitwise_right_shift(x, n.thirteen).bitwise_and_(n.low19).bitwise_xor_(x)).mul_(n.second)
+    return torch.bitwise_right_shift(x, n.sixteen).bitwise_and_(n.low16).bitwise_xor_(x)
 
 
 def _halves_(x: Tensor, dim: int) -> Tensor:
@@ -43,9 +65,11 @@ def _halves_(x: Tensor, dim: int) -> Tensor:
 
     Overwrites x. The last step of mix32 changes the low half only, so it is made there alone.
     """
-    x.bitwise_xor_((x >> 16).bitwise_and_(0xFFFF)).mul_(_M1)
-    x.bitwise_xor_((x >> 13).bitwise_and_(0x7FFFF)).mul_(_M2)
-    return torch.cat([(x >> 16).bitwise_xor_(x).bitwise_left_shift_(16), x], dim)
+    n = _numbers(x.device)
+    x.bitwise_xor_(torch.bitwise_right_shift(x, n.sixteen).bitwise_and_(n.low16)).mul_(n.first)
+    x.bitwise_xor_(torch.bitwise_right_shift(x, n.thirteen).bitwise_and_(n.low19)).mul_(n.second)
+    low = torch.bitwise_right_shift(x, n.sixteen).bitwise_xor_(x).bitwise_left_shift_(n.sixteen)
+    return torch.cat([low, x], dim)
 
 
 def threshold(p: float) -> int:

@@ -57,13 +57,22 @@ def sinusoidal_table(length: int, d_model: int) -> Tensor:
     return table
 
 
-def rotate(x: Tensor, position: Tensor, base: float = 10000.0) -> Tensor:
-    """Rotary positions on (B, H, T, d) with position (B, T): halves rotated (Su et al. 2021, eq. 34)."""
-    half = x.shape[-1] // 2
-    rate = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+Rotation = tuple[Tensor, Tensor]
+"""Cosine and sine of every position's angles, (B, 1, T, d / 2) float32."""
+
+
+def rotation_of(position: Tensor, d_head: int, base: float = 10000.0) -> Rotation:
+    """Angles of positions (B, T) for heads of width d (Su et al. 2021, eq. 15)."""
+    half = d_head // 2
+    rate = base ** (-torch.arange(half, device=position.device, dtype=torch.float32) / half)
     angle = position[:, None, :, None].to(torch.float32) * rate
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    a, b = x[..., :half], x[..., half:]
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """Rotary positions on (B, H, T, d): halves rotated (Su et al. 2021, eq. 34)."""
+    cos, sin = (part.to(x.dtype) for part in rotation)
+    a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 

@@ -28,9 +28,11 @@ from lexarium.models.layers import (
     Activation,
     FeedForward,
     Layout,
+    Rotation,
     Unembedding,
     make_norm,
     normal,
+    rotation_of,
     sinusoidal_table,
     uniform,
     xavier_uniform,
@@ -117,12 +119,10 @@ class Block(nn.Module):
         c = config
         out_bias = c.attention_bias if c.attention_output_bias is None else c.attention_output_bias
         self.pre, self.causal = c.norm == "pre", causal
-        attention = lambda rotary: Attention(
-            c.d_model, c.n_heads, c.attention_bias, out_bias, c.rate("attention"), rotary
-        )
+        attention = lambda: Attention(c.d_model, c.n_heads, c.attention_bias, out_bias, c.rate("attention"))
         norm = lambda: make_norm(c.norm_type, c.d_model, c.norm_eps, c.norm_bias)
-        self.attention, self.attention_norm = attention(c.positions == "rotary"), norm()
-        self.cross: Any = attention(False) if cross else None
+        self.attention, self.attention_norm = attention(), norm()
+        self.cross: Any = attention() if cross else None
         self.cross_norm: Any = norm() if cross else None
         self.feed_forward = FeedForward(
             c.d_model, c.d_ff or 4 * c.d_model, c.activation, c.feed_forward_bias, c.rate("feed_forward")
@@ -142,17 +142,17 @@ class Block(nn.Module):
         x: Tensor,
         layout: Layout,
         rule: Rule,
-        position: Tensor,
+        rotation: Rotation | None,
         key: Tensor | None,
         flat_key: Tensor | None,
         memory: tuple[Tensor, Layout, Rule, Tensor | None] | None = None,
     ) -> Tensor:
         """(N, D) -> (N, D). memory = (states (M, D), layout, rule, keys (B, S)) of an encoder."""
-        attend = lambda y: self.attention(y, layout, rule, position, key)
+        attend = lambda y: self.attention(y, layout, rule, rotation, key)
         x = self._add(x, attend, self.attention_norm, self.attention_residual, flat_key)
         if self.cross is not None and memory is not None:
             cross, (states, its_layout, its_rule, its_key) = self.cross, memory
-            look = lambda y: cross(y, layout, its_rule, position, key, states, its_layout, its_key)
+            look = lambda y: cross(y, layout, its_rule, None, key, states, its_layout, its_key)
             x = self._add(x, look, self.cross_norm, self.cross_residual, flat_key)
         feed = lambda y: self.feed_forward(y, flat_key)
         return self._add(x, feed, self.feed_forward_norm, self.feed_forward_residual, flat_key)
@@ -196,10 +196,12 @@ class Stack(nn.Module):
         elif self.config.positions == "sinusoidal":
             x = x + self.position_table[flat_position].to(x.dtype)  # type: ignore[index]
         x = self.dropout(x, flat_key)
+        rotary, width = self.config.positions == "rotary", self.config.d_model // self.config.n_heads
+        rotation = rotation_of(position, width) if rotary else None
         for block in self.blocks:
             if layers is not None:
                 layers.append(x)
-            arguments = (x, layout, rule, position, key, flat_key, memory)
+            arguments = (x, layout, rule, rotation, key, flat_key, memory)
             if (
                 self.recompute and torch.is_grad_enabled()
             ):  # dropout is keyed: there is no random state to restore
