@@ -41,7 +41,6 @@ def main() -> None:
     """Measure and write the result."""
     options = common.arguments(__doc__, rounds=7).parse_args()
     settle(1)
-    device, world = torch.device("cpu"), World()
     with tempfile.TemporaryDirectory() as name:
         run = Run.create(validate(RunConfig, Source(CONFIG)), Path(name))
         bare, _ = build_trainer(run.config, run.parts(), torch.device("cpu"))

@@ -37,33 +37,63 @@ def sides(
     *,
     steps: int,
     batch: int,
-    micro_batch: int | None = None,
     lr: float,
     eps: float,
-    clip: float = 1.0,
     precision: str = "fp32",
 ) -> tuple[Step, PeerWork]:
     """Our step, and the peer's work of `steps` batches in fp32. `precision` is ours alone."""
-    model = build_model(config, objective.vocab_size, seed=0)
+    how: dict[str, Any] = {"batch": batch, "lr": lr, "eps": eps}
+    trainer, loader, model = trainer_of(config, view, packing, objective, precision=precision, **how)
+    work = work_for(config, model, loader, objective, steps=steps, **how)
+    return lambda i: trainer.advance().losses["ce"], work
+
+
+def trainer_of(
+    config: Transformer.Config,
+    view: View,
+    packing: Any,
+    objective: Any,
+    *,
+    batch: int,
+    lr: float,
+    eps: float,
+    precision: str = "fp32",
+    device: torch.device = torch.device("cpu"),
+) -> tuple[Trainer, Loader, torch.nn.Module]:
+    """Our trainer with an eager program (AdamW, clipping 1, constant rate), its loader and model."""
+    model = build_model(config, objective.vocab_size, seed=0, device=device)
     direction = make("direction", registry.find("direction", "forward").Config())
-    loader = Loader(
-        view, packing, direction, objective, global_batch_size=batch, micro_batch_size=micro_batch,
-        keyed=uses_dropout(model),
-    )  # fmt: skip
-    work = PeerWork(
-        n_layers=config.n_layers, n_heads=config.n_heads, d_model=config.d_model, d_ff=config.d_ff or 4 * config.d_model,
-        vocab_size=objective.vocab_size, max_positions=config.max_positions, activation=config.activation,
-        norm=config.norm, positions=config.positions, weights=to_gpt2(model, config.n_layers), lr=lr, eps=eps, clip=clip,
-        batches=[padded(loader.collate(i, loader.numbers(i))) for i in range(steps)],
-        dropout=config.rate("residual"), feed_forward_dropout=config.rate("feed_forward"),
-    )  # fmt: skip
+    loader = Loader(view, packing, direction, objective, global_batch_size=batch, keyed=uses_dropout(model))
     optimizer = make("optimizer", registry.find("optimizer", "adamw").Config(lr=lr, eps=eps))
     program = EagerProgram(
-        TrainStep(model, objective), optimizer.build(list(model.named_parameters()), torch.device("cpu")),
-        device=torch.device("cpu"), world=World(), clip_norm=clip, precision=precision,
+        TrainStep(model, objective), optimizer.build(list(model.named_parameters()), device),
+        device=device, world=World(), clip_norm=1.0, precision=precision,
     )  # fmt: skip
-    trainer = Trainer(program, loader.batches, lambda step, last: 1.0, TrainConfig(max_steps=10**9), [])
-    return lambda i: trainer.advance().losses["ce"], work
+    settings = TrainConfig(max_steps=10**9, clip_norm=1.0, global_batch_size=batch)
+    return Trainer(program, loader.batches, lambda step, last: 1.0, settings, []), loader, model
+
+
+def work_for(
+    config: Transformer.Config,
+    model: torch.nn.Module,
+    loader: Loader,
+    objective: Any,
+    *,
+    steps: int,
+    lr: float,
+    eps: float,
+    device: str = "cpu",
+    precision: str = "fp32",
+    batch: int = 0,
+) -> PeerWork:
+    """The same work for a peer: initial weights and the first `steps` batches, padded."""
+    return PeerWork(
+        n_layers=config.n_layers, n_heads=config.n_heads, d_model=config.d_model, d_ff=config.d_ff or 4 * config.d_model,
+        vocab_size=objective.vocab_size, max_positions=config.max_positions, activation=config.activation,
+        norm=config.norm, positions=config.positions, weights=to_gpt2(model, config.n_layers), lr=lr, eps=eps, clip=1.0,
+        batches=[padded(loader.collate(i, loader.numbers(i))) for i in range(steps)], device=device,
+        precision=precision, dropout=config.rate("residual"), feed_forward_dropout=config.rate("feed_forward"),
+    )  # fmt: skip
 
 
 def padded(batch: Any) -> tuple[Tensor, Tensor]:

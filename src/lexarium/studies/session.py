@@ -46,6 +46,7 @@ class Session:
         settle(self.config.plan.threads)
         set_precision(self.config.train.precision)
         torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import the compiler
+        torch.utils.deterministic.fill_uninitialized_memory = False  # every new tensor would be filled
         world.start(self.device)
         self.parts: Parts = self.run.parts(attempt.say)
         if world.main:
