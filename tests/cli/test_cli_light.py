@@ -47,7 +47,8 @@ def write_index(runs: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["list"], ["list", "models", "--json"]]
+    "arguments",
+    [["--help"], ["train", "--help"], ["profile", "--help"], ["list"], ["list", "models", "--json"]],
 )
 def test_help_and_list_load_nothing_heavy(arguments: list[str]) -> None:
     status, heavy, output = lean(*arguments)
