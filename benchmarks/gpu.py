@@ -28,16 +28,17 @@ import goals
 from gpt14m import RandomWords
 from lexarium.foundation import registry
 from lexarium.foundation.config import Source, validate
+from lexarium.models.build import template_of
 from lexarium.models.transformer import Transformer
 from lexarium.objectives.causal import Causal
 from lexarium.studies.assembly import make
 from lexarium.studies.cohorts import train_together
+from lexarium.studies.roofline import machine, operations_per_token
 from lexarium.studies.run import Run
 from lexarium.studies.run_config import RunConfig
 from lexarium.tokens.prepare import open_tokenizer, prepare
 from lexarium.training.captured import CapturedProgram
 from lexarium.training.cohort import Cohort
-from lexarium.training.roofline import machine, operations_per_token
 from lexarium.training.signals import StopFlag
 from lexarium.training.step import set_precision
 from lexarium.training.trainer import Trainer
@@ -249,7 +250,8 @@ def cohort_32(bench: Bench) -> None:
     for found, trainer in zip(losses, (solo, members[0]), strict=True):
         take = trainer._take
         trainer._take = lambda r, f=found, t=take: (f.append(r.losses["ce"]), t(r))  # type: ignore
-    cohort = Cohort(members, rules, device=bench.device, compiled=not bench.smoke)
+    template = template_of([t.program.step.model for t in members])
+    cohort = Cohort(members, rules, template=template, device=bench.device, compiled=not bench.smoke)
 
     def together() -> None:
         for _ in range(bench.steps):

@@ -17,6 +17,7 @@ import pytest
 import torch
 from tests.builders import ENCODER_DECODER, TRANSFORMER, checkpoint_record, log_record, tiny_config, tiny_run
 
+from lexarium.models.build import template_of
 from lexarium.studies import cohorts
 from lexarium.studies.assembly import make
 from lexarium.studies.cohorts import even, fitting, obstacle, plan_teams, shape_of, train_together
@@ -98,7 +99,12 @@ def together(folder: Path, configs: Sequence[Any], dtype: torch.dtype) -> list[T
     ended: list[Any] = []
     fit_together(
         [t for t, _ in members],
-        lambda ts: Cohort(ts, [rules[id(t)] for t in ts], device=CPU),
+        lambda ts: Cohort(
+            ts,
+            [rules[id(t)] for t in ts],
+            template=template_of([t.program.step.model for t in ts]),
+            device=CPU,
+        ),
         lambda trainer, how: ended.append(how),
     )
     assert ended == [True] * len(members)

@@ -9,8 +9,8 @@ import torch
 from tests.builders import ENCODER_DECODER, RECURRENT, TRANSFORMER, record, tiny_run
 
 from lexarium.foundation.types import UserError
+from lexarium.studies.roofline import work_of
 from lexarium.studies.session import build_trainer
-from lexarium.training.roofline import work_of
 
 
 @pytest.mark.parametrize(

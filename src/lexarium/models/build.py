@@ -6,6 +6,8 @@ part start from equal values of it, whatever else differs.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from torch import nn
 from lexarium.foundation import registry, rng
 from lexarium.foundation.config import ComponentConfig
 from lexarium.foundation.types import UserError
-from lexarium.models.dropout import assign_sites
+from lexarium.models.dropout import Dropout, assign_sites
 
 
 def build_model(
@@ -55,3 +57,13 @@ def _refuse_hidden_state(model: nn.Module, name: str) -> None:
             raise UserError(f"model {name!r}: {path} keeps running statistics of batches; use a layer norm")
         if isinstance(module, nn.RNNBase) and module.dropout > 0:
             raise UserError(f"model {name!r}: {path} has torch's own dropout between layers; set it to 0")
+
+
+def template_of(models: Sequence[nn.Module]) -> nn.Module:
+    """A model of the shape of all of these, without content (on the meta device), for passes with other tensors in
+    place of its own. Its dropout sites are active where any model's is."""
+    template = copy.deepcopy(models[0]).to("meta")
+    for sites in zip(template.modules(), *(model.modules() for model in models), strict=True):
+        if isinstance(sites[0], Dropout):
+            sites[0].p = max(site.p for site in sites[1:])
+    return template

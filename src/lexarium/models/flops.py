@@ -8,12 +8,16 @@ backward pass takes twice the forward pass.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from lexarium.models.attention import Attention
 from lexarium.models.layers import Unembedding
+
+Rule = Callable[[Any, tuple[Any, ...]], int]
 
 
 class Counter:
@@ -25,16 +29,17 @@ class Counter:
 
     def __enter__(self) -> Counter:
         for module in self.model.modules():
-            if type(module) in _RULES or isinstance(module, nn.RNNBase):
-                self._handles.append(module.register_forward_hook(self._count))
+            for kind, rule in _RULES.items():
+                if isinstance(module, kind):
+                    self._handles.append(module.register_forward_hook(functools.partial(self._count, rule)))
+                    break
         return self
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def _count(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-        rule = _RULES.get(type(module), _recurrence)
+    def _count(self, rule: Rule, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         self.flops += rule(module, arguments)
 
 
@@ -61,4 +66,9 @@ def _recurrence(module: Any, arguments: tuple[Any, ...]) -> int:
     return 2 * weights * (x.numel() // x.shape[-1])
 
 
-_RULES = {nn.Linear: _linear, Attention: _attention, Unembedding: _unembedding}
+_RULES: dict[type[nn.Module], Rule] = {
+    nn.Linear: _linear,
+    nn.RNNBase: _recurrence,
+    Attention: _attention,
+    Unembedding: _unembedding,
+}

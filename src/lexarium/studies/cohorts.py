@@ -143,8 +143,8 @@ def cohort_size(run: Run, n: int, workers: int) -> tuple[int, str]:
         return wish, f"plan.cohort is {wish}"
     import torch
 
+    from lexarium.studies.roofline import machine
     from lexarium.training.parallel import choose_device
-    from lexarium.training.roofline import machine
 
     device = choose_device(run.config.plan.device)
     free, _ = torch.cuda.mem_get_info(device)
@@ -170,24 +170,28 @@ def fitting(n: int, workers: int, free: float, member: float, seconds: float) ->
 
 
 def step_work(run: Run) -> tuple[Any, int]:
-    """What one step of a run takes (see `training.roofline`), and its number of weights; computed on the CPU."""
+    """What one step of a run takes (see `studies.roofline`), and its number of weights; computed on the CPU."""
     import torch
 
     from lexarium.models.build import build_model
     from lexarium.models.dropout import uses_dropout
+    from lexarium.studies.roofline import BYTES_PER_WEIGHT, Work, work_of
     from lexarium.training.captured import common_lengths, rectangular
     from lexarium.training.parallel import World
-    from lexarium.training.roofline import work_of
     from lexarium.training.step import TrainStep
 
     parts = run.parts()
     model = build_model(run.config.model, parts.objective.vocab_size, 0)
     loader = parts.loader(World(), uses_dropout(model))
-    batch = loader.batches(0)[0]
-    even_batch = rectangular(batch, common_lengths([batch]))
+    batches = loader.batches(0)
+    loader.close()
+    lengths = common_lengths(batches)
     step = TrainStep(model, parts.objective)
-    work = work_of(step, even_batch, run.config.train.precision, torch.device("cpu"))
-    return work, sum(p.numel() for p in model.parameters())
+    precision, cpu = run.config.train.precision, torch.device("cpu")
+    works = [work_of(step, rectangular(batch, lengths), precision, cpu) for batch in batches]
+    weights = sum(p.numel() for p in model.parameters())
+    moved = sum(w.bytes for w in works) - (len(works) - 1) * BYTES_PER_WEIGHT * weights
+    return Work(sum(w.flops for w in works), moved, max(w.kept for w in works)), weights
 
 
 # --- training ---------------------------------------------------------------------------------------
@@ -282,6 +286,7 @@ def _session(member: _Member, flag: Any, names: Sequence[str]) -> Session:
 
 
 def _fit(members: Sequence[_Member], states: States) -> None:
+    from lexarium.models.build import template_of
     from lexarium.training.cohort import Cohort, fit_together
 
     sessions_of = {id(m.session.trainer): m.session for m in members if m.session}
@@ -293,6 +298,7 @@ def _fit(members: Sequence[_Member], states: States) -> None:
         return Cohort(
             trainers,
             [s.rule for s in sessions],
+            template=template_of([t.program.step.model for t in trainers]),
             device=device,
             precision=sessions[0].config.train.precision,
             compiled=device.type == "cuda",

@@ -21,6 +21,7 @@ import torch
 from lexarium.foundation.types import Batch, UserError
 from lexarium.models.dropout import Dropout
 from lexarium.studies.assembly import Parts
+from lexarium.studies.roofline import machine, work_of
 from lexarium.studies.run_config import RunConfig, check, check_splits
 from lexarium.studies.session import build_trainer
 from lexarium.tokens.prepare import open_tokenizer, prepare
@@ -30,7 +31,6 @@ from lexarium.training.host import settle
 from lexarium.training.operators import DROPOUT, Operators, observe
 from lexarium.training.parallel import World, check_precision, choose_device
 from lexarium.training.phases import DATA, Times, measure, warm_up, warm_up_steps
-from lexarium.training.roofline import machine, work_of
 from lexarium.training.step import set_precision
 from lexarium.training.trainer import Trainer
 

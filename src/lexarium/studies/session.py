@@ -19,6 +19,7 @@ from lexarium.models.build import build_model
 from lexarium.models.dropout import uses_dropout
 from lexarium.studies.assembly import Parts, make
 from lexarium.studies.listeners import Evaluator, Recorder, Saver, Stopper, series
+from lexarium.studies.roofline import machine, operations_per_token
 from lexarium.studies.run_config import RunConfig, evaluation_identity, evaluation_name
 from lexarium.studies.run_files import DONE, PLAN, PREEMPTED
 from lexarium.tokens.loader import Loader
@@ -26,7 +27,6 @@ from lexarium.training import checkpoint
 from lexarium.training.choice import EAGER, Choice, choose
 from lexarium.training.host import settle
 from lexarium.training.parallel import World, check_precision, choose_device
-from lexarium.training.roofline import machine, operations_per_token
 from lexarium.training.signals import StopFlag
 from lexarium.training.step import TrainStep, set_precision
 from lexarium.training.trainer import Trainer, freeze, recompute_activations
@@ -46,7 +46,7 @@ class Session:
         settle(self.config.plan.threads)
         set_precision(self.config.train.precision)
         torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import the compiler
-        torch.utils.deterministic.fill_uninitialized_memory = False  # every new tensor would be filled
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a pass each
         world.start(self.device)
         self.parts: Parts = self.run.parts(attempt.say)
         if world.main:

@@ -20,7 +20,6 @@ token. On CUDA the step is compiled, captured and replayed like a solo run's (ca
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import nullcontext
@@ -31,7 +30,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from lexarium.foundation.types import Batch, UserError
-from lexarium.models.dropout import Dropout
 from lexarium.training.captured import (
     Layout,
     Replays,
@@ -76,13 +74,15 @@ class Member:
 
 
 class Cohort:
-    """Trainers with stacked tensors. `rules`: the members' optimizer components (see `training.optimizers`)."""
+    """Trainers with stacked tensors. rules: the members' optimizer components (see `training.optimizers`).
+    template: a model of their shape without content (see `models.build.template_of`)."""
 
     def __init__(
         self,
         trainers: Sequence[Trainer],
         rules: Sequence[Any],
         *,
+        template: nn.Module,
         device: torch.device,
         precision: str = "fp32",
         compiled: bool = False,
@@ -94,7 +94,7 @@ class Cohort:
         self._alone = [t.program for t in self.trainers]
         self._policy = self.trainers[0].config.non_finite
         self._stack(rules)
-        self._template = self._make_template()
+        self._template = TrainStep(template, self._alone[0].step.objective).train()
         self._losses = torch.compile(self._each, dynamic=None) if compiled else self._each
         self._move = (
             torch.compile(self._rule.stacked_step, dynamic=None) if compiled else self._rule.stacked_step
@@ -188,16 +188,6 @@ class Cohort:
         found = {n: torch.stack([dict(s.named_parameters())[n].detach() for s in steps]) for n in frozen}
         buffers = [dict(s.named_buffers()) for s in steps]
         return found | {n: torch.stack([b[n] for b in buffers]) for n in buffers[0]}
-
-    def _make_template(self) -> TrainStep:
-        """A module without content whose dropout sites are active where any member's is."""
-        step = self._alone[0].step
-        template = TrainStep(copy.deepcopy(step.model).to("meta"), step.objective)
-        models = [program.step.model for program in self._alone]
-        for sites in zip(template.model.modules(), *(m.modules() for m in models), strict=True):
-            if isinstance(sites[0], Dropout):
-                sites[0].p = max(site.p for site in sites[1:])
-        return template.train()
 
     # -- stepping ------------------------------------------------------------------------------------
 
