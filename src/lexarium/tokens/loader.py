@@ -9,7 +9,7 @@ are consecutive slices of a share. Worker threads only compute batches ahead of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +17,8 @@ import numpy as np
 
 from lexarium.foundation import rng
 from lexarium.foundation.types import Batch, Example, UserError
-from lexarium.tokens.packing import SEPARATOR, Plan
+from lexarium.tokens.block import gather
+from lexarium.tokens.packing import SEPARATOR, Pieces, Plan
 from lexarium.tokens.store import View
 
 
@@ -52,6 +53,9 @@ class Loader:
         self._rank, self._world_size = rank, world_size
         self._plans: dict[int, Plan] = {}
         self.examples_per_epoch = len(self._plan(0))
+        self._in_blocks = _keeps_up(self._plan(0), "pieces_of", "pieces") and _keeps_up(
+            direction, "apply_block", "apply"
+        )
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="lexarium-loader") if workers else None
         self._ahead: dict[int, Future[list[Batch]]] = {}
         self._depth = 2 * workers
@@ -84,10 +88,26 @@ class Loader:
             assemble(self.view, self._plan(epoch).pieces(i), self.objective, int(number), epoch)
         )
 
+    def examples(self, numbers: np.ndarray) -> Sequence[Example]:
+        """Several examples, in reading order; a `Block` where packing and direction can make one."""
+        numbers = np.asarray(numbers, dtype=np.int64)
+        if not self._in_blocks or len(numbers) == 0:
+            return [self.example(n) for n in numbers]
+        epochs, places = np.divmod(numbers, self.examples_per_epoch)
+        cuts = np.flatnonzero(epochs[1:] != epochs[:-1]) + 1
+        plan: Any = self._plan  # not every Plan has `pieces_of`
+        runs = [
+            plan(int(epochs[a])).pieces_of(places[a:b])
+            for a, b in zip([0, *cuts], [*cuts, len(numbers)], strict=True)
+        ]
+        pieces = runs[0] if len(runs) == 1 else Pieces(*map(np.concatenate, zip(*runs, strict=True)))
+        eos, channels = self.objective.roles["eos"], self.objective.channels
+        return self.direction.apply_block(gather(self.view, pieces, eos, channels, numbers, epochs))
+
     def collate(self, step: int, numbers: np.ndarray) -> Batch:
         """One batch of given examples."""
         key = rng.key(self._dropout_seed, "dropout", step) if self._keyed else None
-        return self.objective.collate([self.example(n) for n in numbers], dropout_key=key)
+        return self.objective.collate(self.examples(numbers), dropout_key=key)
 
     def batches(self, step: int) -> list[Batch]:
         """The micro-batches of this rank's share of a step."""
@@ -111,6 +131,17 @@ class Loader:
         """Stop the worker threads."""
         if self._pool:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _keeps_up(component: Any, many: str, one: str) -> bool:
+    """Whether a method for many examples is there and no older than the one for a single example.
+
+    A class that inherits `many` and changes `one` has said nothing about `many`.
+    """
+    defined = [
+        many if many in vars(cls) else one for cls in type(component).__mro__ if {many, one} & set(vars(cls))
+    ]
+    return bool(defined) and defined[0] == many
 
 
 def assemble(view: View, pieces: list[Any], objective: Any, number: int = 0, epoch: int = 0) -> Example:
