@@ -66,7 +66,7 @@ def frame(ids: np.ndarray, lengths: np.ndarray, bos: int | None, eos: int | None
     labels[:, : longest + before - 1] = rows if before else rows[:, 1:]
     if eos is not None:
         labels[:, -1] = eos
-    if (lengths == longest).all():
+    if len(ids) == len(lengths) * longest:
         return Framed(table, None, labels.reshape(-1), real)
     if eos is not None:
         labels[np.arange(len(rows)), real - 1] = eos
@@ -78,7 +78,7 @@ def frame(ids: np.ndarray, lengths: np.ndarray, bos: int | None, eos: int | None
 def pad_joined(values: np.ndarray, lengths: np.ndarray, fill: int) -> np.ndarray:
     """(B, T) integers: joined values (N,) of rows of `lengths` (B,), right-padded; not a copy without padding."""
     longest = int(lengths.max())
-    if (lengths == longest).all():
+    if len(values) == len(lengths) * longest:
         return values.reshape(len(lengths), longest)
     table = np.full((len(lengths), longest), fill, dtype=np.int64)
     table[np.arange(longest) < lengths[:, None]] = values
@@ -90,7 +90,7 @@ def pad_rows(rows: Sequence[np.ndarray], value: int) -> tuple[np.ndarray, np.nda
     lengths = np.array([len(row) for row in rows])
     table = pad_joined(np.concatenate(rows), lengths, value).astype(np.int64, copy=False)
     longest = table.shape[1]
-    real = None if (lengths == longest).all() else np.flatnonzero(np.arange(longest) < lengths[:, None])
+    real = None if table.size == lengths.sum() else np.flatnonzero(np.arange(longest) < lengths[:, None])
     return table, real, lengths
 
 

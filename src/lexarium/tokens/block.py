@@ -88,11 +88,11 @@ class Block(Sequence[Example]):
     def __getitem__(self, i: int) -> Example: ...
 
     @overload
-    def __getitem__(self, i: slice) -> list[Example]: ...
+    def __getitem__(self, i: slice) -> Block: ...
 
-    def __getitem__(self, i: int | slice) -> Example | list[Example]:
+    def __getitem__(self, i: int | slice) -> Example | Block:
         if isinstance(i, slice):
-            return [self[j] for j in range(*i.indices(len(self)))]
+            return self._part(*i.indices(len(self)))
         i = range(len(self))[i]  # raises IndexError
         cut = slice(int(self.ends[i] - self.lengths[i]), int(self.ends[i]))
         return Example(
@@ -103,6 +103,22 @@ class Block(Sequence[Example]):
             self.documents_of(i),
             int(self.numbers[i]),
             int(self.epochs[i]),
+        )
+
+    def _part(self, first: int, stop: int, step: int) -> Block:
+        if step != 1:
+            raise ValueError("only neighbours make a block")
+        stop = max(first, stop)
+        place = lambda i: int(self.ends[i - 1]) if i else 0
+        cut, rows = slice(place(first), place(stop)), slice(first, stop)
+        return Block(
+            self.ids[cut],
+            self.lengths[rows],
+            {name: values[cut] for name, values in self.channels.items()},
+            self.numbers[rows],
+            self.epochs[rows],
+            lambda: (self.position[cut], self.segment[cut]),
+            lambda i: self.documents_of(first + i),
         )
 
     def __iter__(self) -> Iterator[Example]:
@@ -179,16 +195,16 @@ class _Reader(NamedTuple):
         whole = (counts == 1) & ~self.pieces.separated[self.first]
         if not whole.any() or (lengths != length).any():
             return self._by_token(source, address, self.size, self.ends, self.marks)
-        rows = source.rows(length)
-        if whole.all():
-            return rows[address].reshape(-1)
-        found = np.empty((len(lengths), length), source.flat.dtype)
-        found[whole] = rows[address[self.first[whole]]]
-        broken = np.repeat(~whole, counts)
-        size = self.size[broken]
-        ends = np.cumsum(size)
-        marks = ends[self.pieces.separated[broken]] - 1
-        found[~whole] = self._by_token(source, address[broken], size, ends, marks).reshape(-1, length)
+        starts = address[self.first]
+        starts[~whole] = starts[whole.argmax()]  # some row that is there; what it should be follows
+        found = source.rows(length)[starts]
+        if not whole.all():
+            broken = np.repeat(~whole, counts)
+            size = self.size[broken]
+            ends = np.cumsum(size)
+            marks = ends[self.pieces.separated[broken]] - 1
+            tokens = self._by_token(source, address[broken], size, ends, marks)
+            found[~whole] = tokens.reshape(-1, length)
         return found.reshape(-1)
 
     @staticmethod

@@ -123,8 +123,13 @@ class WindowPlan:
     def pieces_of(self, i: np.ndarray) -> Pieces:
         """What windows i are made of."""
         position = np.asarray(self._visit[i]) * self._seq_len
-        first = np.searchsorted(self._ends, position, side="right")
-        counts = np.searchsorted(self._ends, position + (self._seq_len - 1), side="right") - first + 1
+        ascending = np.argsort(position)  # neighbours are found faster
+        first, counts = np.empty_like(position), np.empty_like(position)
+        first[ascending] = np.searchsorted(self._ends, position[ascending], side="right")
+        counts[ascending] = np.searchsorted(
+            self._ends, position[ascending] + (self._seq_len - 1), side="right"
+        )
+        counts += 1 - first
         before = np.cumsum(counts) - counts
         place = np.repeat(first - before, counts)
         place += np.arange(len(place))
