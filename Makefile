@@ -53,7 +53,7 @@ golden: $(VENV)/.ok ## regenerate the golden losses and show the difference
 
 bench: $(VENV)/.ok ## measure what this machine can measure; results in benchmarks/results
 	$(PIP) install -q -c constraints.txt -e '.[bench]'
-	for file in startup first_step overhead seed_step; do OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/$$file.py || exit 1; done
+	for file in startup first_step overhead seed_step windows growth; do OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/$$file.py || exit 1; done
 	$(VENV)/bin/python benchmarks/table.py
 
 hooks: $(VENV)/.ok ## format and lint before every commit

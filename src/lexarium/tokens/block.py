@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -130,6 +130,17 @@ class Block(Sequence[Example]):
             return values.reshape(len(self), self.width)[:, ::-1].reshape(-1)
         last = 2 * self.ends - self.lengths - 1
         return values[np.repeat(last, self.lengths) - np.arange(len(values))]
+
+
+def keeps_up(component: Any, many: str, one: str) -> bool:
+    """Whether a method for many examples is there and no older than the one for a single example.
+
+    A class that inherits `many` and changes `one` has said nothing about `many`.
+    """
+    defined = [
+        many if many in vars(cls) else one for cls in type(component).__mro__ if {many, one} & set(vars(cls))
+    ]
+    return bool(defined) and defined[0] == many
 
 
 def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:

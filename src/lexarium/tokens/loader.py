@@ -17,7 +17,7 @@ import numpy as np
 
 from lexarium.foundation import rng
 from lexarium.foundation.types import Batch, Example, UserError
-from lexarium.tokens.block import Block, gather
+from lexarium.tokens.block import Block, gather, keeps_up
 from lexarium.tokens.packing import SEPARATOR, Pieces, Plan
 from lexarium.tokens.store import View
 
@@ -56,10 +56,11 @@ class Loader:
         self._rank, self._world_size = rank, world_size
         self._plans: dict[int, Plan] = {}
         self.examples_per_epoch = len(self._plan(0))
-        self._in_blocks = _keeps_up(self._plan(0), "pieces_of", "pieces") and _keeps_up(
+        self._in_blocks = keeps_up(self._plan(0), "pieces_of", "pieces") and keeps_up(
             direction, "apply_block", "apply"
         )
-        self._steps_at_once = max(1, TOKENS_AT_ONCE // (global_batch_size // world_size * packing.longest))
+        steps = TOKENS_AT_ONCE // (max(1, global_batch_size // world_size) * packing.longest)
+        self._steps_at_once = max(1, min(steps, self.examples_per_epoch // global_batch_size, 64))
         self._blocks: dict[int, Block] = {}
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="lexarium-loader") if workers else None
         self._ahead: dict[int, Future[list[Batch]]] = {}
@@ -158,17 +159,6 @@ class Loader:
         """Stop the worker threads."""
         if self._pool:
             self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _keeps_up(component: Any, many: str, one: str) -> bool:
-    """Whether a method for many examples is there and no older than the one for a single example.
-
-    A class that inherits `many` and changes `one` has said nothing about `many`.
-    """
-    defined = [
-        many if many in vars(cls) else one for cls in type(component).__mro__ if {many, one} & set(vars(cls))
-    ]
-    return bool(defined) and defined[0] == many
 
 
 def assemble(view: View, pieces: list[Any], objective: Any, number: int = 0, epoch: int = 0) -> Example:

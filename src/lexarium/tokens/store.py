@@ -142,7 +142,8 @@ class Split:
     @cached_property
     def lengths(self) -> np.ndarray:
         """(n,) int64: tokens per document."""
-        return np.concatenate([np.diff(d) for d in self._docs] or [np.zeros(0)]).astype(np.int64)
+        found = np.concatenate([np.diff(d) for d in self._docs] or [np.zeros(0)])
+        return found.astype(np.int64, copy=False)
 
     def joined(self, name: str) -> Joined:
         """`ids`, `docs` or a channel of all parts; an unknown channel is an error that lists them."""
@@ -293,7 +294,8 @@ class View:
     @cached_property
     def lengths(self) -> np.ndarray:
         """(n,) int64: tokens per document of the view."""
-        return self.split.lengths[self.documents]
+        whole = len(self.documents) == len(self.split)  # then there is no need for a second array
+        return self.split.lengths if whole else self.split.lengths[self.documents]
 
     @property
     def n_tokens(self) -> int:
