@@ -94,19 +94,13 @@ def pad_rows(rows: Sequence[np.ndarray], value: int) -> tuple[np.ndarray, np.nda
     return table, real, lengths
 
 
-def rows_to_inputs(
-    ids: Sequence[np.ndarray], pad: int, prefix: str = "", keys: Sequence[np.ndarray] | None = None
-) -> dict[str, Tensor]:
-    """`tokens`, `real` and `token_key` of framed rows (or `source`, `source_real`, `source_key`)."""
-    name, real_name, key_name = (
-        ("source", "source_real", "source_key") if prefix else ("tokens", "real", "token_key")
-    )
+def rows_to_inputs(ids: Sequence[np.ndarray], pad: int, prefix: str = "") -> dict[str, Tensor]:
+    """`tokens` and `real` of framed rows (or `source` and `source_real`)."""
+    name, real_name = ("source", "source_real") if prefix else ("tokens", "real")
     table, real, _ = pad_rows(ids, pad)
     inputs = {name: torch.from_numpy(table)}
     if real is not None:
         inputs[real_name] = torch.from_numpy(real)
-    if keys is not None:
-        inputs[key_name] = torch.from_numpy(pad_rows(keys, 0)[0].astype(np.int32))
     return inputs
 
 
