@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lexarium.foundation import rng
 from lexarium.foundation.rng import torch_generator
 from lexarium.foundation.types import Output
 from lexarium.objectives import framing
@@ -17,6 +18,7 @@ from lexarium.objectives.framing import (
     cross_entropy_sum,
     log_probabilities,
     pad_rows,
+    row_keys,
     rows_to_inputs,
     token_keys,
 )
@@ -41,17 +43,12 @@ def test_padding(rows: list[list[int]]) -> None:
 
 @given(rows_)
 def test_inputs_by_name(rows: list[list[int]]) -> None:
-    keys = [np.arange(len(row), dtype=np.int32) - 5 for row in rows]
-    target, source = (
-        rows_to_inputs(arrays(rows), 0, keys=keys),
-        rows_to_inputs(arrays(rows), 0, "source", keys),
-    )
-    assert list(target) == ["tokens", *(["real"] if "real" in target else []), "token_key"]
-    for name, other in {"tokens": "source", "real": "source_real", "token_key": "source_key"}.items():
+    target, source = rows_to_inputs(arrays(rows), 0), rows_to_inputs(arrays(rows), 0, "source")
+    assert list(target) == ["tokens", *(["real"] if "real" in target else [])]
+    for name, other in {"tokens": "source", "real": "source_real"}.items():
         assert (name in target) == (other in source)
         assert name not in target or torch.equal(target[name], source[other])
-    assert target["tokens"].dtype == torch.int64 and target["token_key"].dtype == torch.int32
-    assert target["token_key"][0, : len(rows[0])].tolist() == keys[0].tolist()
+    assert target["tokens"].dtype == torch.int64
 
 
 # --- keys -------------------------------------------------------------------------------------------
@@ -76,6 +73,24 @@ def test_keys_of_a_long_run_collide_no_more_than_chance() -> None:
     """300,000 keys of 32 bits: about 10 pairs are expected to be equal (n^2 / 2^33)."""
     found = np.concatenate([token_keys(key, example, 30) for key in range(100) for example in range(100)])
     assert len(found) - len(np.unique(found)) < 35
+
+
+@given(rows_, st.integers(0, 2**63 - 1), st.integers(0, 2**40), st.integers(0, 1))
+def test_keys_of_rows_are_those_of_single_examples(
+    rows: list[list[int]], key: int, first: int, stream: int
+) -> None:
+    """Against the definition at the head of the file, in Python integers; 0 behind the end of a row."""
+    mix = rng.mix32_int
+    lengths = np.array(list(map(len, rows)))
+    examples = np.arange(first, first + len(rows))
+    expected = []
+    for example, n in zip(examples.tolist(), lengths.tolist(), strict=True):
+        inner = mix((key >> 32) ^ mix((example & 0xFFFFFFFF) ^ mix((example >> 32) + stream)))
+        row = [mix(mix((key & 0xFFFFFFFF) + inner) + place) for place in range(n)]
+        expected.append(row + [0] * (int(lengths.max()) - n))
+    found = row_keys(key, examples, lengths, stream)
+    assert found.dtype == np.int32 and found.view(np.uint32).tolist() == expected
+    assert token_keys(key, first, int(lengths[0]), stream).tolist() == found[0, : lengths[0]].tolist()
 
 
 # --- cross-entropy ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import numpy as np
 from lexarium.contracts.tools import Test, TinyCorpus, need
 from lexarium.foundation import rng
 from lexarium.foundation.types import Example
+from lexarium.tokens.block import Block, keeps_up
 from lexarium.tokens.tokenizers import FILE
 
 DOCUMENTS = 2000
@@ -141,9 +142,26 @@ def directions(cls: Any, config: Any) -> Iterator[Test]:
         need(np.array_equal(a, b), "applying twice gives two orders")
         need(np.array_equal(source.ids, example(9).ids), "the example given was changed")
 
+    def many() -> str | None:
+        if not keeps_up(direction, "apply_block", "apply"):
+            return "no apply_block: examples are made one by one"
+        for sizes in ((9,), (4, 4, 4), (3, 1, 8)):
+            together = direction.apply_block(Block.of([example(n) for n in sizes]))
+            for one, found in zip(map(direction.apply, map(example, sizes)), together, strict=True):
+                for name in ("ids", "position", "segment"):
+                    need(
+                        np.array_equal(getattr(one, name), getattr(found, name)), f"apply_block: other {name}"
+                    )
+                need(
+                    np.array_equal(one.channels["copy"], found.channels["copy"]),
+                    "apply_block: other channels",
+                )
+        return None
+
     yield "undo(apply(x)) is x", undone
     yield "everything aligned moves alike", aligned
     yield "pure", pure
+    yield "many at once are as one by one", many
 
 
 def packings(cls: Any, config: Any) -> Iterator[Test]:
@@ -178,6 +196,21 @@ def packings(cls: Any, config: Any) -> Iterator[Test]:
         backwards = [[tuple(p) for p in plan.pieces(i)] for i in reversed(range(len(plan)))]
         need(backwards[::-1] == first, "an example depends on which were asked for before")
 
+    def many() -> str | None:
+        plan = packing.plan(lengths, 1, 2)
+        if not keeps_up(plan, "pieces_of", "pieces"):
+            return "no pieces_of: examples are made one by one"
+        i = rng.generator(2, "places").integers(0, len(plan), 30)
+        found, flat = plan.pieces_of(i), []
+        for d, a, b, separated in zip(*(x.tolist() for x in found[:4]), strict=True):
+            flat += [(d, a, b)] * (b > a) + [(-1, 0, 1)] * separated
+        need(flat == [tuple(p) for j in i.tolist() for p in plan.pieces(j)], "pieces_of: other pieces")
+        sizes = [sum(stop - start for _, start, stop in plan.pieces(j)) for j in i.tolist()]
+        need(found.lengths.tolist() == sizes, "pieces_of: other lengths")
+        need(int(found.counts.sum()) == len(found.document), "pieces_of: counts do not add up")
+        return None
+
     yield "every token of every document once per epoch", once
     yield "no example is longer than `longest`", limited
     yield "a pure function of (seed, epoch, i)", pure
+    yield "many at once are as one by one", many

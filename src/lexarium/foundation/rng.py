@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 _ROUNDS = 6
-_BLOCK = 1024
+_BLOCK = 1 << 15
 
 
 def key(seed: int, *names: str | int) -> int:
@@ -48,9 +48,17 @@ def torch_generator(seed: int, *names: str | int) -> torch.Generator:
 def mix32(x: np.ndarray) -> np.ndarray:
     """The finaliser of MurmurHash3 on uint32 arrays: every input bit reaches every output bit."""
     x = np.asarray(x, dtype=np.uint32)
-    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
-    x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)
-    return x ^ (x >> np.uint32(16))
+    y = x >> np.uint32(
+        16
+    )  # two arrays in turn: in a batch of many tokens, new memory costs more than the sums
+    y ^= x
+    y *= np.uint32(0x85EBCA6B)
+    z = y >> np.uint32(13)
+    z ^= y
+    z *= np.uint32(0xC2B2AE35)
+    y = np.right_shift(z, np.uint32(16), out=y if y.ndim else None)
+    y ^= z
+    return y
 
 
 def mix32_int(x: int) -> int:
@@ -73,7 +81,7 @@ class Permutation:
         self.n = n
         self._block: tuple[int, np.ndarray] = (-1, np.zeros(0, dtype=np.int64))
         self._half = max(1, ((n - 1).bit_length() + 1) // 2)
-        self._mask = np.uint64((1 << self._half) - 1)
+        self._mask = np.uint32((1 << self._half) - 1)
         low, high = key & 0xFFFFFFFF, key >> 32
         self._keys = [
             np.uint32(mix32_int(low + mix32_int(high ^ (0x9E3779B9 * (r + 1))))) for r in range(_ROUNDS)
@@ -83,29 +91,56 @@ class Permutation:
         return self.n
 
     def __getitem__(self, index: int | np.ndarray) -> int | np.ndarray:
-        if isinstance(index, int):  # neighbours are asked for one after the other: keep their block
-            if not 0 <= index < self.n:
-                raise IndexError(f"index outside 0..{self.n - 1}")
-            number, place = divmod(index, _BLOCK)
-            known, block = self._block  # read once: another thread may put its own block there
-            if known != number:
-                block = self._map(np.arange(number * _BLOCK, min(self.n, (number + 1) * _BLOCK)))
-                self._block = (number, block)
-            return int(block[place])
-        return self._map(np.asarray(index, dtype=np.int64))
+        if isinstance(index, int):
+            self._check(index, index)
+            return int(self._around(index // _BLOCK)[index % _BLOCK])
+        index = np.asarray(index, dtype=np.int64)
+        if index.size == 0:
+            return index.copy()
+        first, last = int(index.min()), int(index.max())
+        self._check(first, last)
+        number = first // _BLOCK
+        return self._around(number)[index - number * _BLOCK] if last // _BLOCK == number else self._map(index)
+
+    def all(self) -> np.ndarray:
+        """(n,) int64: the whole shuffle; beside the result it needs the memory of one block."""
+        found = np.empty(self.n, dtype=np.int64)
+        for start in range(0, self.n, _BLOCK):
+            found[start : start + _BLOCK] = self._map(np.arange(start, min(self.n, start + _BLOCK)))
+        return found
+
+    def _check(self, first: int, last: int) -> None:
+        if first < 0 or last >= self.n:
+            raise IndexError(f"index outside 0..{self.n - 1}")
+
+    def _around(self, number: int) -> np.ndarray:
+        """A block of elements. Neighbours are asked for one after the other: the last block is kept."""
+        known, block = self._block  # read once: another thread may put its own block there
+        if known != number:
+            block = self._map(np.arange(number * _BLOCK, min(self.n, (number + 1) * _BLOCK)))
+            self._block = (number, block)
+        return block
 
     def _map(self, i: np.ndarray) -> np.ndarray:
-        if i.size and (i.min() < 0 or i.max() >= self.n):
-            raise IndexError(f"index outside 0..{self.n - 1}")
         x = self._encrypt(i.astype(np.uint64))
-        while (outside := x >= self.n).any():  # cycle walking: the domain is below 4n, so few rounds
-            x[outside] = self._encrypt(x[outside])
+        places = np.flatnonzero(x >= self.n)
+        outside = x[places]
+        while len(places):  # cycle walking: the domain is below 4n, so few rounds
+            outside = self._encrypt(outside)
+            inside = outside < self.n
+            x[places[inside]] = outside[inside]
+            places, outside = places[~inside], outside[~inside]
         return x.astype(np.int64)
 
     def _encrypt(self, x: np.ndarray) -> np.ndarray:
         half = np.uint64(self._half)
-        left, right = x >> half, x & self._mask
+        left, right = (
+            (x >> half).astype(np.uint32),
+            x.astype(np.uint32) & self._mask,
+        )  # no half has over 32 bits
         for k in self._keys:
-            folded = (right ^ (right >> np.uint64(32))).astype(np.uint32)
-            left, right = right, left ^ (mix32(folded ^ k).astype(np.uint64) & self._mask)
-        return (left << half) | right
+            mixed = mix32(right ^ k)
+            mixed &= self._mask
+            mixed ^= left
+            left, right = right, mixed
+        return (left.astype(np.uint64) << half) | right

@@ -16,7 +16,15 @@ from torch import Tensor
 
 from lexarium.foundation.config import ComponentConfig
 from lexarium.foundation.types import Batch, Example, Output, Term, UserError
-from lexarium.objectives.framing import cross_entropy_sum, rows_to_inputs, token_keys
+from lexarium.objectives.framing import (
+    Framed,
+    cross_entropy_sum,
+    frame,
+    pad_joined,
+    row_keys,
+    rows_to_inputs,
+)
+from lexarium.tokens.block import Block
 from lexarium.tokens.tokenizers import Vocabulary, assign_roles
 
 
@@ -50,47 +58,41 @@ class Causal:
         """Roles appended to the vocabulary, in order."""
         return tuple(role for role, wanted in (("eos", True), ("bos", self.config.bos)) if wanted)
 
-    def frame(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Input row and its targets, of equal length."""
-        row = np.concatenate(
-            [
-                [self.roles["bos"]] if self.config.bos else [],
-                ids,
-                [self.roles["eos"]] if self.config.eos else [],
-            ]
-        ).astype(np.int64)
-        return row[:-1], row[1:]
-
     def collate(self, examples: Sequence[Example], dropout_key: int | None = None) -> Batch:
         """Rows of examples, padded; targets `labels` (N,) in the order of the real tokens."""
-        framed = [self.frame(example.ids) for example in examples]
-        rows = [row for row, _ in framed]
-        keys = None
+        block, config, roles = Block.of(examples), self.config, self.roles
+        bos, eos = roles["bos"] if config.bos else None, roles["eos"] if config.eos else None
+        framed = frame(block.ids, block.lengths, bos, eos, roles["pad"])
+        inputs = {"tokens": torch.from_numpy(framed.table)}
+        if framed.mask is not None:
+            inputs["real"] = torch.from_numpy(np.flatnonzero(framed.mask))
         if dropout_key is not None:
-            keys = [token_keys(dropout_key, e.index, len(row)) for e, row in zip(examples, rows, strict=True)]
-        inputs = rows_to_inputs(rows, self.roles["pad"], keys=keys)
-        if self.config.document_mask:
-            inputs |= self._documents(examples, rows)
-        labels = torch.from_numpy(np.concatenate([target for _, target in framed]))
-        n = int(labels.shape[0])
+            inputs["token_key"] = torch.from_numpy(row_keys(dropout_key, block.numbers, framed.lengths))
+        if config.document_mask:
+            inputs |= self._documents(block, framed)
+        n = len(framed.labels)
         if n == 0:
             raise UserError(
                 "documents of one token leave nothing to predict without objective.bos and objective.eos"
             )
-        return Batch(inputs, {"labels": labels}, {"ce": float(n)}, tuple(e.index for e in examples), n)
+        targets = {"labels": torch.from_numpy(framed.labels)}
+        return Batch(inputs, targets, {"ce": float(n)}, tuple(block.numbers.tolist()), n)
 
-    def _documents(self, examples: Sequence[Example], rows: Sequence[np.ndarray]) -> dict[str, Tensor]:
+    def _documents(self, block: Block, framed: Framed) -> dict[str, Tensor]:
         """`segment` and `position` of rows that hold several documents; bos belongs to the first."""
-        shift = int(self.config.bos)
-        longest = max(len(row) for row in rows)
-        segment = np.full((len(rows), longest), -1, dtype=np.int64)
-        position = np.zeros((len(rows), longest), dtype=np.int64)
-        for i, (example, row) in enumerate(zip(examples, rows, strict=True)):
-            n = len(row)
-            segment[i, shift:n] = example.segment[: n - shift]
-            segment[i, :shift] = example.segment[0]
-            starts = np.flatnonzero(np.diff(segment[i, :n], prepend=-2))
-            position[i, :n] = np.arange(n) - np.repeat(starts, np.diff(np.append(starts, n)))
+        shift, width = int(self.config.bos), framed.table.shape[1]
+        given = pad_joined(block.segment, block.lengths, -1)
+        segment = np.empty((len(given), width), dtype=np.int64)
+        segment[:, shift:] = given[:, : width - shift]
+        if shift:
+            segment[:, 0] = given[:, 0]
+        place = np.arange(width)
+        new = segment[:, 1:] != segment[:, :-1]
+        starts = np.zeros_like(segment)
+        starts[:, 1:] = np.maximum.accumulate(np.where(new, place[1:], 0), axis=1)
+        position = place - starts
+        if framed.mask is not None:
+            segment[~framed.mask], position[~framed.mask] = -1, 0
         return {"segment": torch.from_numpy(segment), "position": torch.from_numpy(position)}
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:

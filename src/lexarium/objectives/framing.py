@@ -8,7 +8,7 @@ never of where it lies in a batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from lexarium.foundation.rng import mix32, mix32_int
+from lexarium.foundation.rng import mix32
 from lexarium.foundation.types import Output
 
 LARGEST_LOGITS = 1 << 25
@@ -25,38 +25,82 @@ LARGEST_LOGITS = 1 << 25
 
 def token_keys(dropout_key: int, example: int, length: int, stream: int = 0) -> np.ndarray:
     """(length,) int32 dropout keys of one example; `stream` separates source from target."""
-    low, high = dropout_key & 0xFFFFFFFF, dropout_key >> 32
-    h = mix32_int(
-        low + mix32_int(high ^ mix32_int((example & 0xFFFFFFFF) ^ mix32_int((example >> 32) + stream)))
-    )
-    return mix32(np.uint32(h) + np.arange(length, dtype=np.uint32)).view(np.int32)
+    return row_keys(dropout_key, np.array([example]), np.array([length]), stream)[0]
+
+
+def row_keys(dropout_key: int, examples: np.ndarray, lengths: np.ndarray, stream: int = 0) -> np.ndarray:
+    """(B, T) int32 dropout keys of examples (B,) of lengths (B,), T the largest; 0 behind the end of a row."""
+    low, high = np.uint32(dropout_key & 0xFFFFFFFF), np.uint32(dropout_key >> 32)
+    upper, lower = (examples >> 32).astype(np.uint32), (examples & 0xFFFFFFFF).astype(np.uint32)
+    h = mix32(low + mix32(high ^ mix32(lower ^ mix32(upper + np.uint32(stream)))))
+    place = np.arange(lengths.max(), dtype=np.uint32)
+    keys = mix32(h[:, None] + place).view(np.int32)
+    if (lengths != len(place)).any():
+        keys[place >= lengths[:, None]] = 0
+    return keys
+
+
+class Framed(NamedTuple):
+    """Rows with their frame tokens, and what each of them predicts."""
+
+    table: np.ndarray
+    """(B, T) int64: what is read, right-padded."""
+    mask: np.ndarray | None
+    """(B, T) bool: true on real tokens; None without padding."""
+    labels: np.ndarray
+    """(N,) int64: what follows each real token."""
+    lengths: np.ndarray
+    """(B,) int64: real tokens of each row."""
+
+
+def frame(ids: np.ndarray, lengths: np.ndarray, bos: int | None, eos: int | None, pad: int) -> Framed:
+    """Joined ids (N,) of rows of `lengths` (B,), with bos before and eos after each, as far as they are given."""
+    before, after = int(bos is not None), int(eos is not None)
+    real, longest = lengths + (before + after - 1), int(lengths.max())
+    rows = pad_joined(ids, lengths, pad)
+    table = np.empty((len(rows), longest + before + after - 1), dtype=np.int64)
+    labels = np.empty_like(table)
+    if bos is not None:
+        table[:, 0] = bos
+    table[:, before:] = rows if after else rows[:, :-1]
+    labels[:, : longest + before - 1] = rows if before else rows[:, 1:]
+    if eos is not None:
+        labels[:, -1] = eos
+    if len(ids) == len(lengths) * longest:
+        return Framed(table, None, labels.reshape(-1), real)
+    if eos is not None:
+        labels[np.arange(len(rows)), real - 1] = eos
+    mask = np.arange(table.shape[1]) < real[:, None]
+    table[~mask] = pad
+    return Framed(table, mask, labels[mask], real)
+
+
+def pad_joined(values: np.ndarray, lengths: np.ndarray, fill: int) -> np.ndarray:
+    """(B, T) integers: joined values (N,) of rows of `lengths` (B,), right-padded; not a copy without padding."""
+    longest = int(lengths.max())
+    if len(values) == len(lengths) * longest:
+        return values.reshape(len(lengths), longest)
+    table = np.full((len(lengths), longest), fill, dtype=np.int64)
+    table[np.arange(longest) < lengths[:, None]] = values
+    return table
 
 
 def pad_rows(rows: Sequence[np.ndarray], value: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Rows right-padded to (B, T); the flat indices of real tokens (None without padding); lengths (B,)."""
     lengths = np.array([len(row) for row in rows])
-    longest = int(lengths.max())
-    table = np.full((len(rows), longest), value, dtype=np.int64)
-    for i, row in enumerate(rows):
-        table[i, : len(row)] = row
-    if (lengths == longest).all():
-        return table, None, lengths
-    return table, np.flatnonzero(np.arange(longest) < lengths[:, None]), lengths
+    table = pad_joined(np.concatenate(rows), lengths, value).astype(np.int64, copy=False)
+    longest = table.shape[1]
+    real = None if table.size == lengths.sum() else np.flatnonzero(np.arange(longest) < lengths[:, None])
+    return table, real, lengths
 
 
-def rows_to_inputs(
-    ids: Sequence[np.ndarray], pad: int, prefix: str = "", keys: Sequence[np.ndarray] | None = None
-) -> dict[str, Tensor]:
-    """`tokens`, `real` and `token_key` of framed rows (or `source`, `source_real`, `source_key`)."""
-    name, real_name, key_name = (
-        ("source", "source_real", "source_key") if prefix else ("tokens", "real", "token_key")
-    )
+def rows_to_inputs(ids: Sequence[np.ndarray], pad: int, prefix: str = "") -> dict[str, Tensor]:
+    """`tokens` and `real` of framed rows (or `source` and `source_real`)."""
+    name, real_name = ("source", "source_real") if prefix else ("tokens", "real")
     table, real, _ = pad_rows(ids, pad)
     inputs = {name: torch.from_numpy(table)}
     if real is not None:
         inputs[real_name] = torch.from_numpy(real)
-    if keys is not None:
-        inputs[key_name] = torch.from_numpy(pad_rows(keys, 0)[0].astype(np.int32))
     return inputs
 
 

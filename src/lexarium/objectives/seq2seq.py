@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lexarium.foundation.config import ComponentConfig
 from lexarium.foundation.types import Batch, Example, Output, Term, UserError
-from lexarium.objectives.framing import cross_entropy_sum, pad_rows, rows_to_inputs, token_keys
+from lexarium.objectives.framing import cross_entropy_sum, row_keys, rows_to_inputs
 from lexarium.tokens.tokenizers import Vocabulary, assign_roles
 
 
@@ -55,17 +55,10 @@ class Seq2Seq:
             )
         return example.ids[~target], example.ids[target]
 
-    def _inputs(
-        self,
-        sources: Sequence[np.ndarray],
-        rows: Sequence[np.ndarray],
-        keys: Sequence[tuple[np.ndarray, np.ndarray]] | None,
-    ) -> dict[str, Tensor]:
+    def _inputs(self, sources: Sequence[np.ndarray], rows: Sequence[np.ndarray]) -> dict[str, Tensor]:
         pad = self.roles["pad"]
-        inputs = rows_to_inputs(rows, pad, keys=None if keys is None else [k for k, _ in keys])
-        inputs |= rows_to_inputs(sources, pad, "source", None if keys is None else [k for _, k in keys])
-        _, _, lengths = pad_rows(sources, pad)
-        mask = np.arange(inputs["source"].shape[1]) < lengths[:, None]
+        inputs = rows_to_inputs(rows, pad) | rows_to_inputs(sources, pad, "source")
+        mask = np.arange(inputs["source"].shape[1]) < _lengths(sources)[:, None]
         return inputs | {"source_mask": torch.from_numpy(mask)}
 
     def collate(self, examples: Sequence[Example], dropout_key: int | None = None) -> Batch:
@@ -73,17 +66,15 @@ class Seq2Seq:
         parts = [self._parts(example) for example in examples]
         rows = [np.concatenate([[self.roles["bos"]], target]) for _, target in parts]
         sources = [source for source, _ in parts]
-        keys = None
+        numbers = np.array([e.index for e in examples])
+        inputs = self._inputs(sources, rows)
         if dropout_key is not None:
-            keys = [
-                (token_keys(dropout_key, e.index, len(r)), token_keys(dropout_key, e.index, len(s), stream=1))
-                for e, r, s in zip(examples, rows, sources, strict=True)
-            ]
+            for name, given, stream in (("token_key", rows, 0), ("source_key", sources, 1)):
+                inputs[name] = torch.from_numpy(row_keys(dropout_key, numbers, _lengths(given), stream))
         labels = np.concatenate([np.append(target, self.roles["eos"]) for _, target in parts])
         n = len(labels)
-        inputs = self._inputs(sources, rows, keys)
         targets = {"labels": torch.from_numpy(labels)}
-        return Batch(inputs, targets, {"ce": float(n)}, tuple(e.index for e in examples), n)
+        return Batch(inputs, targets, {"ce": float(n)}, tuple(numbers.tolist()), n)
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
         """`ce`: cross-entropy in nats."""
@@ -94,8 +85,12 @@ class Seq2Seq:
         """A batch of (source, begun target) and (B,) the flat index of the state that predicts what follows."""
         rows = [np.concatenate([[self.roles["bos"]], begun]).astype(np.int64) for _, begun in prefixes]
         last = torch.from_numpy(np.cumsum([len(row) for row in rows]) - 1)
-        return Batch(self._inputs([given for given, _ in prefixes], rows, None), {}, {}), last
+        return Batch(self._inputs([given for given, _ in prefixes], rows), {}, {}), last
 
     def scored(self, example: Example) -> np.ndarray:
         """Places of `example.ids` that `collate` predicts; -1 stands for eos."""
         return np.append(np.flatnonzero(example.channels[self.config.channel] == 1), -1)
+
+
+def _lengths(rows: Sequence[np.ndarray]) -> np.ndarray:
+    return np.array([len(row) for row in rows])

@@ -13,6 +13,7 @@ import numpy as np
 
 from lexarium.foundation.config import ComponentConfig
 from lexarium.foundation.types import Example
+from lexarium.tokens.block import Block
 
 
 class Forward:
@@ -32,6 +33,10 @@ class Forward:
     def apply(self, example: Example) -> Example:
         """The example in the order the model reads it."""
         return example
+
+    def apply_block(self, block: Block) -> Block:
+        """`apply` of many examples at once."""
+        return block
 
     def undo(self, ids: np.ndarray) -> np.ndarray:
         """Ids in corpus order, from ids in reading order."""
@@ -63,14 +68,28 @@ class Backward:
             channels={name: np.ascontiguousarray(values[::-1]) for name, values in example.channels.items()},
         )
 
+    def apply_block(self, block: Block) -> Block:
+        """`apply` of many examples at once."""
+        turn = block.reversed_rows
+
+        def layout() -> tuple[np.ndarray, np.ndarray]:
+            segment = turn(block.segment)
+            return _positions(segment, block.ends), segment
+
+        channels = {name: turn(values) for name, values in block.channels.items()}
+        return replace(block, ids=turn(block.ids), channels=channels, layout=layout)
+
     def undo(self, ids: np.ndarray) -> np.ndarray:
         """Ids in corpus order, from ids in reading order."""
         return ids[::-1]
 
 
-def _positions(segment: np.ndarray) -> np.ndarray:
-    """Position of each token within its run of equal segments."""
+def _positions(segment: np.ndarray, ends: np.ndarray | None = None) -> np.ndarray:
+    """Position of each token within its run of equal segments; examples that end at `ends` are kept apart."""
     if len(segment) == 0:
         return segment.astype(np.int64)
-    starts = np.flatnonzero(np.diff(segment, prepend=segment[0] - 1))
+    new = np.diff(segment, prepend=segment[0] - 1) != 0
+    if ends is not None:
+        new[ends[:-1]] = True
+    starts = np.flatnonzero(new)
     return np.arange(len(segment)) - np.repeat(starts, np.diff(np.append(starts, len(segment))))

@@ -9,7 +9,7 @@ are consecutive slices of a share. Worker threads only compute batches ahead of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -17,8 +17,12 @@ import numpy as np
 
 from lexarium.foundation import rng
 from lexarium.foundation.types import Batch, Example, UserError
-from lexarium.tokens.packing import SEPARATOR, Plan
+from lexarium.tokens.block import Block, gather, keeps_up
+from lexarium.tokens.packing import SEPARATOR, Pieces, Plan
 from lexarium.tokens.store import View
+
+TOKENS_AT_ONCE = 1 << 18
+"""Steps whose examples hold fewer tokens are read several at a time: for small batches the calls cost most."""
 
 
 class Loader:
@@ -52,6 +56,12 @@ class Loader:
         self._rank, self._world_size = rank, world_size
         self._plans: dict[int, Plan] = {}
         self.examples_per_epoch = len(self._plan(0))
+        self._in_blocks = keeps_up(self._plan(0), "pieces_of", "pieces") and keeps_up(
+            direction, "apply_block", "apply"
+        )
+        steps = TOKENS_AT_ONCE // (max(1, global_batch_size // world_size) * packing.longest)
+        self._steps_at_once = max(1, min(steps, self.examples_per_epoch // global_batch_size, 64))
+        self._blocks: dict[int, Block] = {}
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="lexarium-loader") if workers else None
         self._ahead: dict[int, Future[list[Batch]]] = {}
         self._depth = 2 * workers
@@ -71,7 +81,13 @@ class Loader:
 
     def own(self, step: int) -> np.ndarray:
         """This rank's share of `numbers(step)`."""
-        return np.array_split(self.numbers(step), self._world_size)[self._rank]
+        return self._shares(step, 1)[0]
+
+    def _shares(self, first: int, steps: int) -> np.ndarray:
+        """(steps, share) int64: this rank's example numbers of neighbouring steps."""
+        size = self.global_batch_size
+        numbers = np.arange(first * size, (first + steps) * size).reshape(steps, size)
+        return np.array_split(numbers, self._world_size, axis=1)[self._rank]
 
     def epoch(self, step: int) -> float:
         """Epochs completed before a step."""
@@ -84,10 +100,29 @@ class Loader:
             assemble(self.view, self._plan(epoch).pieces(i), self.objective, int(number), epoch)
         )
 
+    def examples(self, numbers: Sequence[int] | np.ndarray) -> Sequence[Example]:
+        """Several examples, in reading order; a `Block` where packing and direction can make one."""
+        if not self._in_blocks or len(numbers) == 0:
+            return [self.example(n) for n in numbers]
+        return self._gather(np.asarray(numbers, dtype=np.int64))
+
+    def _gather(self, numbers: np.ndarray) -> Block:
+        epochs, places = np.divmod(numbers, self.examples_per_epoch)
+        cuts = np.flatnonzero(epochs[1:] != epochs[:-1]) + 1
+        plan: Any = self._plan  # not every Plan has `pieces_of`
+        runs = [
+            plan(int(epochs[a])).pieces_of(places[a:b])
+            for a, b in zip([0, *cuts], [*cuts, len(numbers)], strict=True)
+        ]
+        pieces = runs[0] if len(runs) == 1 else Pieces(*map(np.concatenate, zip(*runs, strict=True)))
+        eos, channels = self.objective.roles["eos"], self.objective.channels
+        block: Block = self.direction.apply_block(gather(self.view, pieces, eos, channels, numbers, epochs))
+        return block
+
     def collate(self, step: int, numbers: np.ndarray) -> Batch:
         """One batch of given examples."""
         key = rng.key(self._dropout_seed, "dropout", step) if self._keyed else None
-        return self.objective.collate([self.example(n) for n in numbers], dropout_key=key)
+        return self.objective.collate(self.examples(numbers), dropout_key=key)
 
     def batches(self, step: int) -> list[Batch]:
         """The micro-batches of this rank's share of a step."""
@@ -101,10 +136,23 @@ class Loader:
         return self._ahead.pop(step).result()
 
     def _build(self, step: int) -> list[Batch]:
-        own = self.own(step)
+        if not self._in_blocks:
+            examples: Sequence[Example] = [self.example(n) for n in self.own(step)]
+            return self._micro_batches(step, examples, 0, len(examples))
+        chunk, place = divmod(step, self._steps_at_once)
+        blocks = self._blocks  # as with plans: replaced, never changed
+        block = blocks.get(chunk)
+        if block is None:
+            block = self._gather(self._shares(chunk * self._steps_at_once, self._steps_at_once).reshape(-1))
+            self._blocks = {c: b for c, b in blocks.items() if abs(c - chunk) <= 1} | {chunk: block}
+        share = len(block) // self._steps_at_once
+        return self._micro_batches(step, block, place * share, (place + 1) * share)
+
+    def _micro_batches(self, step: int, examples: Sequence[Example], start: int, stop: int) -> list[Batch]:
+        key = rng.key(self._dropout_seed, "dropout", step) if self._keyed else None
         return [
-            self.collate(step, own[i : i + self.micro_batch_size])
-            for i in range(0, len(own), self.micro_batch_size)
+            self.objective.collate(examples[i : min(stop, i + self.micro_batch_size)], dropout_key=key)
+            for i in range(start, stop, self.micro_batch_size)
         ]
 
     def close(self) -> None:

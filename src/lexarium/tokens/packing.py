@@ -31,8 +31,27 @@ class Piece(NamedTuple):
     stop: int
 
 
+class Pieces(NamedTuple):
+    """The pieces of B examples, one after the other: P stretches of documents, each with its separator or without.
+
+    document, start, stop (P,) int64, and separated (P,) bool: a separator follows. A piece may be a separator
+    alone (start = stop): the first of an example, when its document lies before it. counts (B,): pieces of each
+    example; lengths (B,): its tokens.
+    """
+
+    document: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+    separated: np.ndarray
+    counts: np.ndarray
+    lengths: np.ndarray
+
+
 class Plan(Protocol):
-    """The examples of one epoch."""
+    """The examples of one epoch.
+
+    A plan may also have `pieces_of(i) -> Pieces`: the same for (B,) int64 examples at once, without a loop.
+    """
 
     def __len__(self) -> int: ...
 
@@ -54,6 +73,12 @@ class DocumentPlan:
         document = int(self._order[i])
         return [Piece(document, 0, int(self._lengths[document]))]
 
+    def pieces_of(self, i: np.ndarray) -> Pieces:
+        """What examples i are made of."""
+        document = np.asarray(self._order[i])
+        lengths, none = self._lengths[document], np.zeros_like(document)
+        return Pieces(document, none, lengths, none.astype(bool), none + 1, lengths)
+
 
 class WindowPlan:
     """Fixed windows over the joined documents, visited in an order that is new every epoch."""
@@ -63,10 +88,10 @@ class WindowPlan:
     ) -> None:
         n = len(lengths)
         self._separator = separator
-        self._order = (
-            np.arange(n) if join_key is None else np.asarray(rng.Permutation(n, join_key)[np.arange(n)])
-        )
-        self._ends = np.cumsum(lengths[self._order] + int(separator))
+        self._order = np.arange(n) if join_key is None or n == 0 else rng.Permutation(n, join_key).all()
+        self._ends = lengths[self._order]
+        self._ends += int(separator)
+        np.cumsum(self._ends, out=self._ends)
         self._seq_len = seq_len
         self._n = int(self._ends[-1]) // seq_len if n else 0
         if self._n == 0:
@@ -94,6 +119,28 @@ class WindowPlan:
                 found.append(Piece(SEPARATOR, 0, 1))
             position, place = min(end, document_end), place + 1
         return found
+
+    def pieces_of(self, i: np.ndarray) -> Pieces:
+        """What windows i are made of."""
+        position = np.asarray(self._visit[i]) * self._seq_len
+        ascending = np.argsort(position)  # neighbours are found faster
+        first, counts = np.empty_like(position), np.empty_like(position)
+        first[ascending] = np.searchsorted(self._ends, position[ascending], side="right")
+        counts[ascending] = np.searchsorted(
+            self._ends, position[ascending] + (self._seq_len - 1), side="right"
+        )
+        counts += 1 - first
+        before = np.cumsum(counts) - counts
+        place = np.repeat(first - before, counts)
+        place += np.arange(len(place))
+        document_end = self._ends[place]
+        document_start = np.where(place > 0, self._ends[place - 1], 0)
+        begin = np.repeat(position, counts)
+        end = np.minimum(begin + self._seq_len, document_end)
+        begin = np.maximum(begin, document_start)
+        separated = end == document_end if self._separator else np.zeros(len(place), dtype=bool)
+        start, stop = begin - document_start, end - document_start - separated
+        return Pieces(self._order[place], start, stop, separated, counts, np.full(len(i), self._seq_len))
 
 
 class DocumentPacking:

@@ -85,6 +85,33 @@ class ViewConfig(Config):
         return value
 
 
+class Joined:
+    """The same file of every part, as one array, without copying or opening anything.
+
+    Memory maps lie in one address space, so a value has a place relative to the map that lies lowest. `flat` reaches
+    from that map to the end of the highest; value j of part p is `flat[first[p] + j]`. What lies between the maps
+    belongs to nobody: only places made in this way may be read.
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+        self._arrays = arrays  # the maps must live as long as the view on them
+        self.lengths = np.array([len(a) for a in arrays], dtype=np.int64)
+        places = np.array([a.__array_interface__["data"][0] for a in arrays], dtype=np.int64)
+        dtype, lowest = arrays[0].dtype, arrays[int(places.argmin())]
+        self.first, rest = np.divmod(places - places.min(), dtype.itemsize)
+        if rest.any() or any(a.dtype != dtype or not a.flags.c_contiguous for a in arrays):
+            raise Damaged("parts of one store differ in type; delete the store and prepare it again")
+        size = int((self.first + self.lengths).max())
+        self.flat = np.lib.stride_tricks.as_strided(lowest, (size,), (dtype.itemsize,), writeable=False)
+        self._rows: dict[int, np.ndarray] = {}
+
+    def rows(self, length: int) -> np.ndarray:
+        """(places, length): row i is the `length` values that begin at place i."""
+        if length not in self._rows:
+            self._rows[length] = np.lib.stride_tricks.sliding_window_view(self.flat, length)
+        return self._rows[length]
+
+
 class Split:
     """One split of a store: documents by number, memory-mapped."""
 
@@ -98,6 +125,7 @@ class Split:
             self._channels.append({c: self._map(f"{part}.{c}.npy") for c in self.channel_names})
             counts.append(len(self._docs[-1]) - 1)
         self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self._joined: dict[str, Joined] = {}
 
     def _map(self, name: str) -> np.ndarray:
         path = self.folder / self.name / name
@@ -114,7 +142,41 @@ class Split:
     @cached_property
     def lengths(self) -> np.ndarray:
         """(n,) int64: tokens per document."""
-        return np.concatenate([np.diff(d) for d in self._docs] or [np.zeros(0)]).astype(np.int64)
+        found = np.concatenate([np.diff(d) for d in self._docs] or [np.zeros(0)])
+        return found.astype(np.int64, copy=False)
+
+    def joined(self, name: str) -> Joined:
+        """`ids`, `docs` or a channel of all parts; an unknown channel is an error that lists them."""
+        if name not in self._joined:
+            if name in ("ids", "docs"):
+                found = Joined(self._ids if name == "ids" else self._docs)
+            else:
+                self._check_channel(name)
+                found = Joined([channels[name] for channels in self._channels])
+            self._check_lengths(name, found)
+            self._joined[name] = found
+        return self._joined[name]
+
+    def _check_lengths(self, name: str, found: Joined) -> None:
+        """Offsets must lie inside the files, because `Joined` cannot tell."""
+        if name == "docs":
+            sound = (self.lengths >= 0).all() and all(int(docs[0]) == 0 for docs in self._docs)
+        else:
+            sound = all(int(docs[-1]) == n for docs, n in zip(self._docs, found.lengths, strict=True))
+        if not sound:
+            raise Damaged(
+                f"{self.folder / self.name}: offsets of documents do not fit the {name}; delete the store and"
+                " prepare it again"
+            )
+
+    def places(self, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Part of each document (n,), and where its tokens begin in that part's files (n,) int64."""
+        docs = self.joined("docs")
+        if len(self.parts) == 1:
+            part = np.zeros(len(documents), dtype=np.int64)
+        else:
+            part = np.searchsorted(self._first, documents, side="right") - 1
+        return part, docs.flat[(docs.first - self._first[:-1])[part] + documents]
 
     @property
     def n_tokens(self) -> int:
@@ -134,12 +196,15 @@ class Split:
 
     def channel(self, name: str, document: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Channel values aligned with `tokens`; an unknown channel is an error that lists them."""
-        if name not in self.channel_names:
-            known = ", ".join(self.channel_names) or "none"
-            raise UserError(f"documents have no channel {name!r} (channels: {known})")
+        self._check_channel(name)
         part, a, b = self._locate(document)
         b = b if stop is None else min(a + stop, b)
         return np.asarray(self._channels[part][name][a + start : b], dtype=np.int64)
+
+    def _check_channel(self, name: str) -> None:
+        if name not in self.channel_names:
+            known = ", ".join(self.channel_names) or "none"
+            raise UserError(f"documents have no channel {name!r} (channels: {known})")
 
     @cached_property
     def fields(self) -> dict[str, np.ndarray]:
@@ -229,7 +294,8 @@ class View:
     @cached_property
     def lengths(self) -> np.ndarray:
         """(n,) int64: tokens per document of the view."""
-        return self.split.lengths[self.documents]
+        whole = len(self.documents) == len(self.split)  # then there is no need for a second array
+        return self.split.lengths if whole else self.split.lengths[self.documents]
 
     @property
     def n_tokens(self) -> int:
