@@ -171,6 +171,37 @@ def test_documents_of_a_row_are_as_if_alone() -> None:
     assert torch.allclose(packed, torch.cat([first, second]), rtol=1e-12, atol=1e-14)
 
 
+@given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=5), min_size=1, max_size=4), st.booleans())
+def test_attention_within_documents_needs_no_mask(rows: list[list[int]], padded: bool) -> None:
+    """Against the masked formula, gradients too; rows of several documents, some padded."""
+    longest, n = max(map(sum, rows)) + int(padded), sum(map(sum, rows))
+    attention = module()
+    segment = torch.full((len(rows), longest), -1)
+    for row, lengths in zip(segment, rows, strict=True):
+        row[: sum(lengths)] = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    real = (segment.flatten() >= 0).nonzero()[:, 0]
+    ends = torch.tensor([0, *(length for lengths in rows for length in lengths)]).cumsum(0)
+    ends = torch.cat([ends, ends[-1:].expand(5)]).int()
+    found = []
+    for given_ends in (ends, None):
+        x = torch.randn(n, 12, generator=torch_generator(0, "x"), dtype=torch.float64).requires_grad_()
+        rule = Rule(True, segment, segment, given_ends)
+        y = attention(x, Layout.of(segment, real), rule, None, None)
+        (y * torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view_as(y)).sum().backward()
+        found.append((y, x.grad))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("t", [7, 256, 300])
+def test_half_precision_on_a_cpu_agrees_with_the_formula(t: int) -> None:
+    """The explicit form up to 256, the fused one beyond."""
+    q, k, v = (heads(2, 3, t, 8, seed) for seed in range(3))
+    half = [x.to(torch.bfloat16) for x in (q, k, v)]
+    exact = fused_attention(*(x.double() for x in half), Rule(True))
+    torch.testing.assert_close(fused_attention(*half, Rule(True)).double(), exact, rtol=0.05, atol=0.02)
+
+
 def test_long_rows_with_dropout_on_weights_are_refused_before_memory_runs_out() -> None:
     n = LONGEST_EXPLICIT + 1
     x, key = torch.zeros(n, 12, dtype=torch.float64), torch.zeros(1, n, dtype=torch.int32)

@@ -26,6 +26,8 @@ INPUTS: dict[str, str] = {
     "tokens": "(B, T) int64: input ids, right-padded with the pad id",
     "position": "(B, T) int64: position within the document, counted from 0",
     "segment": "(B, T) int64: which document of the row a token belongs to; -1 on padding",
+    "document_ends": "(K,) int32: cumulative lengths of the documents in the order of the real tokens, from 0 to N, N"
+    " repeated to fill K; says the same as `segment` to variable-length attention",
     "mask": "(B, T) bool: true on real tokens",
     "real": "(N,) int64: flat indices of the real tokens of `tokens`, in row order; N = mask.sum()",
     "token_key": "(B, T) int32: dropout key of each token; absent = evaluation",

@@ -26,11 +26,13 @@ LONGEST_EXPLICIT = 512
 
 @dataclass(frozen=True)
 class Rule:
-    """Who may attend to whom. query_segment (B, T) / key_segment (B, S): same document only; -1 = padding."""
+    """Who may attend to whom. query_segment (B, T) / key_segment (B, S): same document only; -1 = padding. `ends` (K,)
+    int32 says the same of a row's own documents (see INPUTS, `document_ends`)."""
 
     causal: bool
     query_segment: Tensor | None = None
     key_segment: Tensor | None = None
+    ends: Tensor | None = None
 
     def allowed(self, t: int, s: int, device: torch.device) -> Tensor | None:
         """(B or 1, 1, T, S) bool, or None when everything is allowed."""
@@ -92,6 +94,42 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
 
 
+def takes_ends(q: Tensor) -> bool:
+    """Whether `document_attention` can be had: on a CPU, and in half precision on a GPU with the library's kernel."""
+    if q.device.type == "cpu":
+        return not torch.compiler.is_compiling()
+    return q.is_cuda and q.dtype in (torch.bfloat16, torch.float16)
+
+
+def document_attention(q: Tensor, k: Tensor, v: Tensor, ends: Tensor, longest: int) -> Tensor:
+    """Causal attention within documents on flat tokens (N, H, d), without any mask. `longest`: a document's limit.
+
+    On a GPU the library's variable-length kernel; on a CPU documents of similar length as rows of one fused call.
+    """
+    if q.is_cuda:
+        from torch.nn.attention.varlen import varlen_attn
+
+        found: Tensor = varlen_attn(q, k, v, ends, ends, longest, longest, window_size=(-1, 0))  # type: ignore
+        return found
+    lengths = ends.diff()
+    starts, lengths = ends[:-1][lengths > 0].long(), lengths[lengths > 0].long()
+    order = lengths.argsort(descending=True)
+    starts, lengths = starts[order], lengths[order]
+    pieces, places, first = [], [], 0
+    while first < len(lengths):
+        length = int(lengths[first])
+        last = first + int((lengths[first:] > length // 2).sum())  # rows at most half empty
+        own = lengths[first:last]
+        index = (starts[first:last, None] + torch.arange(length)).clamp_max_(len(q) - 1)
+        rows = lambda x, index=index: x[index].transpose(1, 2)  # (n, H, length, d)
+        y = F.scaled_dot_product_attention(rows(q), rows(k), rows(v), is_causal=True).transpose(1, 2)
+        real = torch.arange(length) < own[:, None]
+        pieces.append(y[real])
+        places.append(index[real])
+        first = last
+    return torch.zeros_like(q).index_copy(0, torch.cat(places), torch.cat(pieces).to(q.dtype))
+
+
 class Attention(nn.Module):
     """Self-attention, or cross-attention when `memory` is given."""
 
@@ -128,7 +166,12 @@ class Attention(nn.Module):
         k, v = self._heads(self.k(source), source_layout), self._heads(self.v(source), source_layout)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
-        if key is None or not self.dropout.active:
+        dropping = key is not None and self.dropout.active
+        if rule.ends is not None and not dropping and takes_ends(q):
+            flat = lambda heads: layout.flatten(heads.transpose(1, 2))
+            y = document_attention(flat(q), flat(k), flat(v), rule.ends, layout.length)
+            return self.out(y.flatten(1))
+        if not dropping:
             y = fused_attention(q, k, v, rule)
         else:
             if max(q.shape[2], k.shape[2]) > LONGEST_EXPLICIT:

@@ -245,7 +245,7 @@ class Transformer(nn.Module):
     """Decoder-only transformer language model."""
 
     kind, name, version = "model", "transformer", 1
-    consumes = frozenset({"tokens", "position", "segment", "real", "token_key"})
+    consumes = frozenset({"tokens", "position", "segment", "document_ends", "real", "token_key"})
     needs = frozenset({"tokens"})
     packs, stacks, compiles, randomness = True, True, True, "keyed"
 
@@ -279,6 +279,7 @@ class Transformer(nn.Module):
         tokens: Tensor,
         position: Tensor | None = None,
         segment: Tensor | None = None,
+        document_ends: Tensor | None = None,
         real: Tensor | None = None,
         token_key: Tensor | None = None,
         layers: list[Tensor] | None = None,
@@ -288,6 +289,6 @@ class Transformer(nn.Module):
         if position is None:
             position = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
         embedded = nn.functional.embedding(layout.flatten(tokens), self.embedding)
-        rule = Rule(True, segment, segment)
+        rule = Rule(True, segment, segment, document_ends)
         hidden = self.stack(embedded, layout, rule, position, token_key, layers=layers)
         return self.unembedding.output(hidden, self.embedding, layers)

@@ -27,12 +27,15 @@ from lexarium.objectives.framing import (
 from lexarium.tokens.block import Block
 from lexarium.tokens.tokenizers import Vocabulary, assign_roles
 
+ENDS = 64
+"""The length of `document_ends` is a multiple of this, so that few shapes occur."""
+
 
 class Causal:
     """Language modelling in reading order."""
 
     kind, name, version = "objective", "causal", 1
-    produces = frozenset({"tokens", "real", "position", "segment", "token_key"})
+    produces = frozenset({"tokens", "real", "position", "segment", "document_ends", "token_key"})
     answers = frozenset({"token_scores", "next_scores", "generate"})
     channels: tuple[str, ...] = ()
 
@@ -79,7 +82,7 @@ class Causal:
         return Batch(inputs, targets, {"ce": float(n)}, tuple(block.numbers.tolist()), n)
 
     def _documents(self, block: Block, framed: Framed) -> dict[str, Tensor]:
-        """`segment` and `position` of rows that hold several documents; bos belongs to the first."""
+        """`segment`, `position` and `document_ends` of rows that hold several documents; bos belongs to the first."""
         shift, width = int(self.config.bos), framed.table.shape[1]
         given = pad_joined(block.segment, block.lengths, -1)
         segment = np.empty((len(given), width), dtype=np.int64)
@@ -93,7 +96,15 @@ class Causal:
         position = place - starts
         if framed.mask is not None:
             segment[~framed.mask], position[~framed.mask] = -1, 0
-        return {"segment": torch.from_numpy(segment), "position": torch.from_numpy(position)}
+        real = position.reshape(-1) if framed.mask is None else position[framed.mask]
+        begins = np.flatnonzero(real == 0)
+        ends = np.full(-(-(len(begins) + 1) // ENDS) * ENDS, len(real), dtype=np.int32)
+        ends[: len(begins)] = begins
+        return {
+            "segment": torch.from_numpy(segment),
+            "position": torch.from_numpy(position),
+            "document_ends": torch.from_numpy(ends),
+        }
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
         """`ce`: cross-entropy in nats."""

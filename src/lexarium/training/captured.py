@@ -54,8 +54,10 @@ def common_lengths(batches: list[Batch]) -> dict[str, int]:
     return found
 
 
-def rectangular(batch: Batch, lengths: Mapping[str, int]) -> Batch:
+def rectangular(batch: Batch, lengths: Mapping[str, int], documents: bool = False) -> Batch:
     """The batch with every row padded to `lengths` and no list of real tokens.
+
+    `documents`: keep `document_ends` where nothing is padded; else `segment` has to do.
 
     Targets that have one row per real token get -100 (integers) or 0 on padding. Raises UserError for targets of
     another form: they cannot be laid out.
@@ -77,7 +79,10 @@ def rectangular(batch: Batch, lengths: Mapping[str, int]) -> Batch:
         targets[name] = padded
     inputs = {}
     for name, value in batch.inputs.items():
-        if name not in _ROWS.values():
+        if name == "document_ends":
+            if documents and len(real) == b * wide:
+                inputs[name] = value
+        elif name not in _ROWS.values():
             length = lengths["source" if name.startswith("source") else "tokens"]
             padded = value.new_full((b, length, *value.shape[2:]), _FILL.get(name, 0))
             padded[:, : value.shape[1]] = value
@@ -264,7 +269,7 @@ class CapturedProgram:
         """Start one step; its numbers come with `collect`."""
         lengths = common_lengths(batches)
         weights = weights_of(batches)
-        even = [rectangular(batch, lengths) for batch in batches]
+        even = [rectangular(batch, lengths, documents=True) for batch in batches]
         factors = factors_of(weights)
         rates = torch.tensor([g["base_lr"] * lr_scale for g in self.optimizer.param_groups])
         values = {**flat_values(even), "lr": rates.float()}
