@@ -25,7 +25,7 @@ from builders import tiny_run
 from lexarium.evaluations.evaluation import EvaluationData
 from lexarium.foundation import registry
 from lexarium.foundation.config import ComponentConfig, Config, ConfigError, Source, identity, validate
-from lexarium.foundation.types import UserError
+from lexarium.foundation.types import Output, UserError
 from lexarium.models.build import build_model
 from lexarium.studies.run import Run
 from lexarium.studies.run_config import RunConfig
@@ -423,7 +423,7 @@ def test_an_objective_reads_its_options(spy: Spy, name: str) -> None:
     objective = make("objective", name, toy_tokenizer(["a b c"]))
     batch = objective.collate([example([1, 2, 3], half=[0, 0, 1])])
     hidden = torch.zeros(batch.n_tokens, objective.vocab_size)
-    objective.loss(type("Output", (), {"hidden": hidden, "unembed": staticmethod(lambda h: h)})(), batch)
+    objective.loss(Output(hidden, lambda h: h), batch)
     assert not spy.unread(registry.find("objective", name).Config)
 
 

@@ -21,6 +21,7 @@ from tests.builders import ENCODER_DECODER, TRANSFORMER, record, tiny_config, ti
 from lexarium.foundation.types import Batch, NonFinite, UserError
 from lexarium.studies.session import build_trainer
 from lexarium.training import choice as choices
+from lexarium.training import program
 from lexarium.training.captured import CapturedProgram, Ring, Staging, common_lengths, rectangular
 from lexarium.training.choice import Choice, choose
 from lexarium.training.parallel import World
@@ -38,7 +39,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def trainer(folder: Path, program: str, dtype: torch.dtype = torch.float64, **options: Any) -> Trainer:
+def trainer(folder: Path, kind: str, dtype: torch.dtype = torch.float64, **options: Any) -> Trainer:
     """A trainer of a tiny run whose steps are carried out by a program of the test's choice."""
     options = {"train": {"max_steps": STEPS, "clip_norm": 1.0}, **options}
     run = tiny_run(folder, **options)
@@ -46,9 +47,9 @@ def trainer(folder: Path, program: str, dtype: torch.dtype = torch.float64, **op
     eager, train = found.program, run.config.train
     kept = {"precision": train.precision, "clip_norm": train.clip_norm, "non_finite": train.non_finite}
     eager.step.to(dtype)
-    if program == "captured":
+    if kind == "captured":
         found.program = CapturedProgram(eager.step, eager.optimizer, device=CPU, compiled=False, **kept)
-    elif program == "compiled":
+    elif kind == "compiled":
         found.program = CompiledProgram(eager.step, eager.optimizer, device=CPU, world=World(), **kept)
     return found
 
@@ -78,11 +79,15 @@ def test_captured_equals_eager(arm: str, tmp_path: Path) -> None:
     check_equal(trainer(tmp_path, "eager", **ARMS[arm]), trainer(tmp_path, "captured", **ARMS[arm]), 1e-7)
 
 
-@pytest.mark.xdist_group("compiler")
-def test_compiled_equals_eager_for_all_shapes_with_one_program(tmp_path: Path) -> None:
-    """Documents of many lengths, dropout on: no recompilation after the first batch."""
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_equals_eager_for_all_shapes_with_one_program(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Documents of many lengths, dropout on: no recompilation after the first batch. Generating code takes a minute,
+    so that the default suite stops before it."""
     from torch._dynamo.utils import counters
 
+    monkeypatch.setattr(program, "BACKEND", backend)
     torch._dynamo.reset()
     counters.clear()
     check_equal(trainer(tmp_path, "eager", torch.float32), trainer(tmp_path, "compiled", torch.float32), 2e-5)
@@ -274,15 +279,15 @@ def test_where_compiling_pays_it_is_taken(tmp_path: Path, monkeypatch: pytest.Mo
     found, _ = build_trainer(run.config, run.parts(), CPU)
     step, optimizer = found.program.step, found.program.optimizer
     options: dict[str, Any] = {"precision": "fp32", "clip_norm": 0.0, "non_finite": "stop"}
-    program, choice = choose(
+    chosen_one, choice = choose(
         Choice("compiled"), step, optimizer, device=CPU, world=World(), example=list, **options
     )
-    assert isinstance(program, CompiledProgram) and choice.program == "compiled" and "0.67" in choice.why
-    program, _ = choose(
+    assert isinstance(chosen_one, CompiledProgram) and choice.program == "compiled" and "0.67" in choice.why
+    chosen_one, _ = choose(
         Choice("compiled", "eager", "measured before"), step, optimizer, device=CPU, world=World(),
         example=lambda: pytest.fail("a choice that was made is not measured again"), **options,
     )  # fmt: skip
-    assert type(program) is EagerProgram and program.step._compiled_call_impl is None
+    assert type(chosen_one) is EagerProgram and chosen_one.step._compiled_call_impl is None
 
 
 def test_a_resumed_run_keeps_its_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +303,6 @@ def test_a_resumed_run_keeps_its_program(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("compiler")
 def test_the_trial_changes_nothing(tmp_path: Path) -> None:
     found = trainer(tmp_path, "eager", torch.float32)
     before = {n: p.detach().clone() for n, p in found.program.step.named_parameters()}

@@ -303,7 +303,9 @@ def test_possible_combinations_pass() -> None:
         ),
         ({"train": {"max_steps": True}}, "train.max_steps: expected a number"),
         ({"train": {"precision": "fp8"}}, "train.precision"),
-        ({"plan": {"program": "captured"}}, "plan.program"),
+        ({"plan": {"program": "capturd"}}, "plan.program"),
+        ({"plan": {"cohort": 1}}, "plan.cohort"),
+        ({"plan": {"cohort": "many"}}, "plan.cohort"),
         ({"plan": {"threads": 0}}, "plan.threads"),
         ({"evaluations": {"type": "loss"}}, "evaluations: expected a list of evaluations"),
         (

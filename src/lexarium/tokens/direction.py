@@ -8,12 +8,15 @@ exact backward model are equal (chain rule).
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lexarium.foundation.config import ComponentConfig
 from lexarium.foundation.types import Example
-from lexarium.tokens.block import Block
+
+if TYPE_CHECKING:
+    from lexarium.tokens.block import Block
 
 
 class Forward:

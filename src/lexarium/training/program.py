@@ -26,6 +26,8 @@ from lexarium.foundation.types import Batch, NonFinite
 from lexarium.training.parallel import World
 from lexarium.training.step import PASSES, TrainStep, autocast, factors_of
 
+BACKEND = "inductor"
+"""The compiler behind torch.compile."""
 AHEAD = 512
 """Most steps that a device may be ahead of what the host has read of them."""
 
@@ -202,7 +204,7 @@ class CompiledProgram(EagerProgram):
 def compile_once(step: TrainStep) -> None:
     """Let calls of a step go through torch.compile, with one program for all shapes."""
     if step._compiled_call_impl is None:
-        step.compile(dynamic=True)
+        step.compile(dynamic=True, backend=BACKEND)
 
 
 def one_form(batch: Batch) -> Batch:
