@@ -23,6 +23,7 @@ import tempfile
 from pathlib import Path
 
 import common
+import goals
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.reports.synthetic import OOD, contrast, make_study
@@ -123,22 +124,23 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=10**7)
     parser.add_argument("--runs", type=int, default=10**4)
     options = parser.parse_args()
-    work = {
-        "status": ("CPU time of `study status` by number of runs", sizes(10, options.runs)),
-        "report": ("CPU time of `report` by number of runs", sizes(10, min(1000, options.runs))),
-        "plan": ("CPU time of the plan of an epoch by number of documents", sizes(1000, options.documents)),
-        "batch": ("CPU time of a batch of 64 windows by number of documents", sizes(1000, options.documents)),
+    given_sizes = {
+        "status": sizes(10, options.runs),
+        "report": sizes(10, min(1000, options.runs)),
+        "plan": sizes(1000, options.documents),
+        "batch": sizes(1000, options.documents),
     }
     rounds = commands(options.runs, options.rounds)
     for one, more in zip(rounds, stores(options.documents, options.rounds), strict=True):
         one |= more
     medians = {what: common.median(rounds, what) for what in rounds[0]}
-    for name, (what, given) in work.items():
+    for name, given in given_sizes.items():
         times = {n: medians[f"{name}: {n}"] for n in given}
         memory = {n: medians[f"plan_bytes: {n}"] / n for n in given} if name == "plan" else None
+        known = goals.entry(f"growth-{name}")
+        known["what"] += f", {given[0]:,} to {given[-1]:,}"
         common.write(
-            f"growth-{name}", goal="S16", what=f"{what}, {given[0]:,} to {given[-1]:,}", peer="-", unit="seconds",
-            better="lower", ours=times[given[-1]], theirs=None, ratio=linear(given, times), target=1.0, parity=None,
+            f"growth-{name}", **known, ours=times[given[-1]], theirs=None, ratio=linear(given, times), parity=None,
             rounds=[{k: v for k, v in one.items() if k.startswith(name)} for one in rounds], folder=options.output,
             seconds=times, bytes_per_document=memory,
         )  # fmt: skip

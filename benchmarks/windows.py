@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 import common
+import goals
 from lexarium.tokens.loader import Loader
 from lexarium.training.host import settle
 from made_up import random_split, whole, windows_loader
@@ -146,17 +147,13 @@ def main() -> None:
             found |= {what: rate(peer, 60) for what, peer in peers.items()}
             rounds += [found] if number else []  # the first warms the caches
     ours = common.median(rounds, HEADLINE)
-    for peer, title, target in (
-        ("h5", "an HDF5 dataset, as the arrow study reads", 60),
-        ("nanogpt", "nanoGPT's get_batch", 25),
-    ):
+    for peer in ("h5", "nanogpt"):
         if peer not in peers:
             print(f"{peer}: h5py is not installed; nothing is written", file=sys.stderr)
             continue
         theirs = common.median(rounds, peer)
         common.write(
-            f"windows-{peer}", goal="S11", what="windows of 256 tokens per CPU-second, batches of 64, documents of 1,000 tokens",
-            peer=title, unit="windows/CPU-s", better="higher", ours=ours, theirs=theirs, ratio=ours / theirs, target=target,
+            f"windows-{peer}", **goals.entry(f"windows-{peer}"), ours=ours, theirs=theirs, ratio=ours / theirs,
             rounds=rounds, folder=options.output, medians={what: common.median(rounds, what) for what in rounds[0]},
             parity={"passed": equal, "what": "each source's windows lie in the stream where they should"},
         )  # fmt: skip

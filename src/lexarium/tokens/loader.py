@@ -21,7 +21,7 @@ from lexarium.tokens.block import Block, gather, keeps_up
 from lexarium.tokens.packing import SEPARATOR, Pieces, Plan
 from lexarium.tokens.store import View
 
-TOKENS_AT_ONCE = 1 << 18
+TOKENS_AT_ONCE = 1 << 20
 """Steps whose examples hold fewer tokens are read several at a time: for small batches the calls cost most."""
 
 
