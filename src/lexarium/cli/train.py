@@ -27,6 +27,7 @@ from lexarium.cli.options import (
 )
 from lexarium.foundation.types import UserError
 from lexarium.launch.display import Meter
+from lexarium.studies.run_files import METRICS, TIMING
 
 if TYPE_CHECKING:
     from lexarium.studies.run import Run
@@ -106,7 +107,7 @@ def fit(run: Run, requeue_after: float | None, retry: bool, talk: Talk, world: W
     from lexarium.training.signals import StopFlag
 
     flag = StopFlag(requeue_after)
-    loss = LastLoss(run.path / "metrics.jsonl")
+    loss = LastLoss(run.path)
     first = True
     with Meter("training", run.config.train.max_steps, quiet=not world.main) as meter:
 
@@ -135,18 +136,21 @@ def fit(run: Run, requeue_after: float | None, retry: bool, talk: Talk, world: W
 
 
 class LastLoss:
-    """The training loss of the last line of metrics.jsonl, read at most twice a second."""
+    """Loss, throughput and utilisation of a run's last log lines, read at most twice a second."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._read, self._text = path, float("-inf"), ""
 
     def text(self) -> str:
-        """`loss 1.234`, or nothing."""
+        """`loss 1.234, 4,120 tokens/s, MFU 31%`, as far as there is something to tell."""
         if time.monotonic() - self._read > 0.5:
             self._read = time.monotonic()
-            record = last_record(self._path)
+            record, timing = last_record(self._path / METRICS), last_record(self._path / TIMING)
             values = [v for k, v in record.items() if k.startswith("train.") and isinstance(v, int | float)]
-            self._text = f"loss {sum(values):.4f}" if values else ""
+            parts = [f"loss {sum(values):.4f}"] * bool(values)
+            parts += [f"{timing['tokens_per_second']:,.0f} tokens/s"] * ("tokens_per_second" in timing)
+            parts += [f"MFU {timing['mfu']:.0%}"] * ("mfu" in timing)
+            self._text = ", ".join(parts)
         return self._text
 
 
