@@ -23,6 +23,7 @@ from lexarium.studies.assembly import make
 from lexarium.studies.cohorts import even, fitting, obstacle, plan_teams, shape_of, train_together
 from lexarium.studies.run import Run
 from lexarium.studies.session import build_trainer
+from lexarium.training import program
 from lexarium.training.cohort import Cohort, fit_together
 from lexarium.training.signals import StopFlag
 from lexarium.training.trainer import Trainer
@@ -92,7 +93,13 @@ def solo(folder: Path, configs: Sequence[Any], dtype: torch.dtype) -> list[Train
     return found
 
 
-def together(folder: Path, configs: Sequence[Any], dtype: torch.dtype) -> list[Trainer]:
+def together(
+    folder: Path,
+    configs: Sequence[Any],
+    dtype: torch.dtype,
+    device: torch.device = CPU,
+    compiled: bool = False,
+) -> list[Trainer]:
     """And as one cohort."""
     members = trainers(folder, configs, dtype)
     rules = {id(t): rule for t, rule in members}
@@ -103,7 +110,8 @@ def together(folder: Path, configs: Sequence[Any], dtype: torch.dtype) -> list[T
             ts,
             [rules[id(t)] for t in ts],
             template=template_of([t.program.step.model for t in ts]),
-            device=CPU,
+            device=device,
+            compiled=compiled,
         ),
         lambda trainer, how: ended.append(how),
     )
@@ -191,6 +199,21 @@ def test_a_member_of_two_equals_a_member_of_four(tmp_path: Path) -> None:
     for a, b in zip(two, four[:2], strict=True):
         for name, value in parameters(a).items():
             torch.testing.assert_close(parameters(b)[name], value, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_the_compiled_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What CUDA runs is traced here whole, without the generation of code, which takes minutes."""
+    from torch._dynamo.utils import counters
+
+    monkeypatch.setattr(program, "BACKEND", "aot_eager")
+    torch._dynamo.reset()
+    counters.clear()
+    configs = member_configs({"model": {**GPT2, "n_layers": 1}}, clip=0.3, steps=4)
+    alone = solo(tmp_path, configs, torch.float32)
+    members = together(tmp_path, configs, torch.float32, compiled=True)
+    for a, b in zip(alone, members, strict=True):
+        assert b.window.means() == pytest.approx(a.window.means(), rel=1e-5)
+    assert counters["stats"]["unique_graphs"] <= 4 and not counters["graph_break"]
 
 
 # --- what is left on disk ---------------------------------------------------------------------------

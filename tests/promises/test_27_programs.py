@@ -95,6 +95,19 @@ def test_compiled_equals_eager_for_all_shapes_with_one_program(
     assert not counters["graph_break"]
 
 
+def test_captured_and_compiled_equals_eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What CUDA captures, traced whole."""
+    from torch._dynamo.utils import counters
+
+    monkeypatch.setattr(program, "BACKEND", "aot_eager")
+    torch._dynamo.reset()
+    counters.clear()
+    eager, found = trainer(tmp_path, "eager", torch.float32), trainer(tmp_path, "eager", torch.float32)
+    found.program = CapturedProgram(found.program.step, found.program.optimizer, device=CPU, clip_norm=1.0)
+    check_equal(eager, found, 2e-5)
+    assert counters["stats"]["unique_graphs"] <= 2 and not counters["graph_break"]
+
+
 # --- rectangles -------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ with run.attempt(...) as attempt:              the directory is ours (studies/ru
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ class Session:
     def __init__(self, attempt: Attempt, flag: StopFlag, world: World, cohort: Sequence[str] = ()) -> None:
         self.run, self.attempt, self.flag, self.world = attempt.run, attempt, flag, world
         self.config: RunConfig = self.run.config
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else its products are not repeatable
         self.device = choose_device(self.config.plan.device, world)
         check_precision(self.config.train.precision, self.device)
         settle(self.config.plan.threads)

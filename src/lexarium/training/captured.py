@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from lexarium.foundation.types import Batch, UserError
-from lexarium.training.program import AHEAD, StepResult, means, weights_of
+from lexarium.training.program import AHEAD, StepResult, compile_once, means, weights_of
 from lexarium.training.step import TrainStep, autocast, factors_of
 
 MULTIPLE = 8
@@ -254,7 +254,7 @@ class CapturedProgram:
         self.step, self.optimizer, self.device, self.precision = step, optimizer, device, precision
         self.clip_norm, self.non_finite = clip_norm, non_finite
         if compiled:
-            step.compile(dynamic=None)
+            compile_once(step, dynamic=None)
         self.parameters = [p for p in step.model.parameters() if p.requires_grad]
         self._replays = Replays(device)
         self._layouts: dict[Hashable, Layout] = {}
@@ -262,6 +262,7 @@ class CapturedProgram:
         self._terms: list[str] = []
         self._pending: list[tuple[dict[str, float], int]] = []
         self._held = torch.zeros((), dtype=torch.float32, device=device)
+        self._one = torch.ones((), dtype=torch.float32, device=device)
 
     # -- host ----------------------------------------------------------------------------------------
 
@@ -346,7 +347,7 @@ class CapturedProgram:
             group["lr"].copy_(layout.lr[i])
         if self.clip_norm > 0:
             over = norm.float() > self.clip_norm
-            optimizer.grad_scale = torch.where(over, (norm.float() + 1e-6) / self.clip_norm, 1.0)
+            optimizer.grad_scale = torch.where(over, (norm.float() + 1e-6) / self.clip_norm, self._one)
         bad = (~finite).float()
         if self.non_finite == "stop":
             self._held.copy_(torch.maximum(self._held, bad))

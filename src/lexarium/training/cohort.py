@@ -41,6 +41,7 @@ from lexarium.training.captured import (
     staged_batch,
 )
 from lexarium.training.program import AHEAD, Program, StepResult, means, weights_of
+from lexarium.training.program import compiled as compiled_form
 from lexarium.training.step import TrainStep, autocast, factors_of
 from lexarium.training.trainer import Trainer
 
@@ -95,10 +96,8 @@ class Cohort:
         self._policy = self.trainers[0].config.non_finite
         self._stack(rules)
         self._template = TrainStep(template, self._alone[0].step.objective).train()
-        self._losses = torch.compile(self._each, dynamic=None) if compiled else self._each
-        self._move = (
-            torch.compile(self._rule.stacked_step, dynamic=None) if compiled else self._rule.stacked_step
-        )
+        faster = compiled_form if compiled else lambda function: function
+        self._losses, self._move = faster(self._each), faster(self._rule.stacked_step)
         self._replays, self._layouts = Replays(device), dict[Hashable, Layout]()
         self._ring: Ring | None = None
         self._terms: list[str] = []
@@ -128,6 +127,7 @@ class Cohort:
         self._state = {quantity: matrix() for quantity in self._rule.stacked_state}
         self._steps = torch.zeros(m, 1, device=self.device)
         self._held = torch.zeros(m, 1, device=self.device)
+        self._one = torch.ones((), dtype=self._dtype, device=self.device)
         column = lambda values: torch.tensor([[v] for v in values], dtype=self._dtype, device=self.device)
         self._clip = column(t.config.clip_norm for t in self.trainers)
         self._columns = {k: column(r.columns()[k] for r in rules) for k in rules[0].columns()}
@@ -270,7 +270,7 @@ class Cohort:
         elif self._policy == "skip":
             go = finite
         over = (self._clip > 0) & (norm > self._clip)
-        gradient = self._gradient / torch.where(over, (norm + 1e-6) / self._clip, 1.0)
+        gradient = self._gradient / torch.where(over, (norm + 1e-6) / self._clip, self._one)
         self._steps.add_(go)
         weight, state = self._move(self._weight, gradient, self._state, self._steps, lr, self._columns)
         self._weight.copy_(torch.where(go, weight, self._weight))

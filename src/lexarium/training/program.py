@@ -201,10 +201,16 @@ class CompiledProgram(EagerProgram):
         return super()._forward(one_form(batch), as_tensors(factors, self.device))
 
 
-def compile_once(step: TrainStep) -> None:
-    """Let calls of a step go through torch.compile, with one program for all shapes."""
+def compile_once(step: TrainStep, dynamic: bool | None = True) -> None:
+    """Let calls of a step go through torch.compile: one program for all shapes (`dynamic`), or one for the first shape
+    and one for all others (None)."""
     if step._compiled_call_impl is None:
-        step.compile(dynamic=True, backend=BACKEND)
+        step.compile(dynamic=dynamic, backend=BACKEND)
+
+
+def compiled(function: Any) -> Any:
+    """A function of tensors through torch.compile."""
+    return torch.compile(function, dynamic=None, backend=BACKEND)
 
 
 def one_form(batch: Batch) -> Batch:
