@@ -23,6 +23,7 @@ from lexarium.studies.assembly import make
 from lexarium.studies.cohorts import even, fitting, obstacle, plan_teams, shape_of, train_together
 from lexarium.studies.run import Run
 from lexarium.studies.session import build_trainer
+from lexarium.tokens.loader import Loader
 from lexarium.training import program
 from lexarium.training.cohort import Cohort, fit_together
 from lexarium.training.signals import StopFlag
@@ -470,3 +471,49 @@ def test_the_memory_of_a_member_is_measured(tmp_path: Path) -> None:
     work, weights = cohorts.step_work(tiny_run(tmp_path))
     model = tiny_run(tmp_path).parts().objective.vocab_size
     assert weights > model * 16 and work.kept > 0 and work.flops > 6 * 8 * weights / 2
+
+
+def test_a_member_that_broke_unseen_does_not_skip_a_step_when_another_leaves(tmp_path: Path) -> None:
+    """The second overflows at its first steps; nobody has read of it when the first one ends at step 3."""
+    options = {"schedule": {"type": "constant"}, "evaluations": [], "checkpoint": {"every": 0}}
+    lengths, rates = (3, 12), (3e-3, 1e38)
+    members = [
+        tiny_run(
+            tmp_path,
+            seed=i,
+            optimizer={"type": "adamw", "lr": rate},
+            train={"max_steps": n, "log_every": 100},
+            **options,
+        )
+        for i, (n, rate) in enumerate(zip(lengths, rates, strict=True))
+    ]
+    states = train_together(members, StopFlag())
+    assert states[members[0].path] == ("done", "")
+    state, message = states[members[1].path]
+    assert state == "failed" and "no parameter was changed" in message
+    alone = tiny_run(tmp_path / "alone", members[1].config)
+    with pytest.raises(Exception, match="no parameter was changed") as error:
+        alone.train()
+    step = lambda text: int(text.split("step ")[1].split(":")[0])
+    assert step(message) == step(str(error.value))
+
+
+def test_a_member_whose_data_break_leaves_the_others_their_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members, alone = runs(tmp_path / "a"), runs(tmp_path / "b")
+    batches = Loader.batches
+
+    def broken(self: Loader, step: int) -> Any:
+        if step == 7 and self._order_seed == members[1].config.factor_seed("order"):
+            raise OSError("a disk went away")
+        return batches(self, step)
+
+    monkeypatch.setattr(Loader, "batches", broken)
+    states = train_together(members, StopFlag())
+    monkeypatch.undo()
+    assert [states[r.path][0] for r in members] == ["done", "failed", "done"]
+    assert "a disk went away" in states[members[1].path][1]
+    for i in (0, 2):
+        alone[i].train()
+        check_equal(members[i], alone[i])

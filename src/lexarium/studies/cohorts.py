@@ -33,8 +33,8 @@ LAUNCH_SECONDS = 250e-6
 from public records, not measured here."""
 SHARE = 0.8
 """Part of the free memory that a cohort may use."""
-WEIGHT_BYTES = 20
-"""Per weight: itself, gradient, two moments, and a copy while stacking."""
+WEIGHT_BYTES = 36
+"""Per weight: itself, gradient and two moments, and five more while they are updated."""
 
 
 @dataclass

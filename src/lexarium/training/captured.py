@@ -155,6 +155,11 @@ class Ring:
         """On the host: one more row is on its way."""
         self._written += 1
 
+    @property
+    def waiting(self) -> int:
+        """Rows that were not read yet."""
+        return self._written - self._read
+
     def read(self) -> list[list[float]]:
         """The rows since the last call; waits for the device."""
         n = self._written - self._read

@@ -20,6 +20,7 @@ token. On CUDA the step is compiled, captured and replayed like a solo run's (ca
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import nullcontext
@@ -158,7 +159,7 @@ class Cohort:
                     place.copy_(state[quantity])
                 state[quantity] = place
             counts.add(float(state["step"]) if "step" in state else 0.0)
-            if "exp_avg" in self._state:
+            if self._rule.stacked_count:
                 state["step"] = self._steps[row, 0]
         if len(counts) != 1:
             raise UserError(
@@ -193,7 +194,7 @@ class Cohort:
 
     def advance(self, batches: Sequence[list[Batch]]) -> None:
         """One step of every member on its own micro-batches."""
-        if any(t.step - t.known >= AHEAD for t in self.trainers):
+        if self._ring is not None and self._ring.waiting == AHEAD:
             self._read()
         weights = [weights_of(b) for b in batches]
         lengths = common_lengths([b for own in batches for b in own])
@@ -297,12 +298,7 @@ class Cohort:
                 self._results[i].append(StepResult(losses, norm, tokens, held, bool(finite)))
 
     def dissolve(self) -> None:
-        """Give every member its own tensors and program back."""
-        for trainer in self.trainers:
-            try:
-                trainer.settle()
-            except Exception:  # it is told at this member's next boundary
-                pass
+        """Give every member its own tensors and program back. Results must have been taken in (`Trainer.settle`)."""
         for trainer, program in zip(self.trainers, self._alone, strict=True):
             optimizer = program.optimizer
             for name, parameter in program.step.named_parameters():
@@ -349,32 +345,48 @@ def _plain_attention(device: torch.device) -> Any:
 
 # --- training together ------------------------------------------------------------------------------
 
-Ended = Callable[[Trainer, bool | Exception], None]
+How = bool | Exception
+"""True = trained to the end, false = a listener ended it, or the error that did."""
 
 
-def fit_together(trainers: Sequence[Trainer], stack: Callable[[list[Trainer]], Cohort], ended: Ended) -> None:
-    """Train all members to their ends. `ended(trainer, how)`: true = finished, false = stopped, or its error.
-
-    A member that ends leaves the cohort before `ended` is called for it.
-    """
+def fit_together(
+    trainers: Sequence[Trainer],
+    stack: Callable[[list[Trainer]], Cohort],
+    ended: Callable[[Trainer, How], None],
+) -> None:
+    """Train all members to their ends; `ended` is told how each one ended, after it has left the cohort."""
     going, cohort = list(trainers), None
     while going:
-        batches, leaving = [], list[tuple[Trainer, bool | Exception]]()
-        for trainer in going:
-            try:
-                finished = trainer.boundary()
-                if finished is None:
-                    batches.append(trainer.batches())
-                    continue
-                leaving.append((trainer, finished))
-            except Exception as error:
-                leaving.append((trainer, error))
+        leaving = _leavers(going, Trainer.boundary)
+        batches: dict[Trainer, list[Batch]] = {}
+        leaving |= _leavers([t for t in going if t not in leaving], functools.partial(_fetch, batches))
         if leaving and cohort is not None:
+            # results are taken in before the cohort is gone; a step that was not finite may be known only now
+            leaving |= _leavers(
+                [t for t in going if not isinstance(leaving.get(t), Exception)], Trainer.settle
+            )
             cohort.dissolve()
             cohort = None
-        going = [t for t in going if all(t is not leaver for leaver, _ in leaving)]
-        for trainer, how in leaving:
+        going = [t for t in going if t not in leaving]
+        for trainer, how in leaving.items():
             ended(trainer, how)
         if going:
             cohort = cohort or stack(going)
-            cohort.advance(batches)
+            cohort.advance([batches[t] for t in going])
+
+
+def _fetch(batches: dict[Trainer, list[Batch]], trainer: Trainer) -> None:
+    batches[trainer] = trainer.batches()
+
+
+def _leavers(trainers: Sequence[Trainer], ask: Callable[[Trainer], Any]) -> dict[Trainer, How]:
+    """Trainers that answer with anything but None, or with an error."""
+    found: dict[Trainer, How] = {}
+    for trainer in trainers:
+        try:
+            answer = ask(trainer)
+        except Exception as error:
+            answer = error
+        if answer is not None:
+            found[trainer] = answer
+    return found

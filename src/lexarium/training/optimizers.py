@@ -6,8 +6,8 @@ called norm1 and norm2, so its decay, where used, would reach norm gains too.) `
 where the library has them for the device.
 
 An optimizer that cohorts may use also has its rule in stacked form: `stacked_state`, the quantities it keeps per
-weight, `columns`, its options of a parameter group as numbers, and `stacked_step`, the library's update for M
-members at once, with every option a column (M, 1).
+weight, `stacked_count`, whether it keeps the number of updates as `step`, `columns`, its options of a parameter
+group as numbers, and `stacked_step`, the library's update for M members at once, with every option a column (M, 1).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class AdamW:
         eps: float = Field(1e-8, gt=0)
         weight_decay: float = Field(0.0, ge=0)
 
-    stacked_state = ("exp_avg", "exp_avg_sq")
+    stacked_state, stacked_count = ("exp_avg", "exp_avg_sq"), True
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -120,7 +120,7 @@ class SGD:
                 raise ValueError("nesterov needs a momentum above 0")
             return self
 
-    stacked_state = ("momentum_buffer",)
+    stacked_state, stacked_count = ("momentum_buffer",), False
 
     def __init__(self, config: Config) -> None:
         self.config = config
