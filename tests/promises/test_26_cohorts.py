@@ -9,12 +9,14 @@ be interrupted with the others, go on alone, and come back. A member that breaks
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.numpy import load_file
 from tests.builders import ENCODER_DECODER, TRANSFORMER, checkpoint_record, log_record, tiny_config, tiny_run
 
 from lexarium.models.build import template_of
@@ -68,8 +70,8 @@ def member_configs(arm: dict[str, Any], clip: float = 0.0, steps: int = STEPS, *
             seed=seed,
         )
         for seed, lr, decay, dropout, betas in (
-            (1, 3e-3, 0.0, 0.1, (0.9, 0.999)),
             (2, 1e-3, 0.1, 0.0, (0.9, 0.95)),
+            (1, 3e-3, 0.0, 0.1, (0.9, 0.999)),
             (3, 1e-2, 0.01, 0.4, (0.8, 0.99)),
         )
     ]
@@ -517,3 +519,62 @@ def test_a_member_whose_data_break_leaves_the_others_their_results(
     for i in (0, 2):
         alone[i].train()
         check_equal(members[i], alone[i])
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_one_bad_step_of_one_member(policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At step 4 the second member's loss is not a number; steps before and after are healthy. Nothing is read until 12."""
+    options = {"evaluations": [], "checkpoint": {"every": 0, "at": [4]}}
+    make_runs = lambda name: [
+        tiny_run(tmp_path / name, seed=i, train={"non_finite": policy, "log_every": 100}, **options)
+        for i in range(3)
+    ]
+    members, healthy = make_runs("a"), make_runs("b")
+    each, calls = Cohort._each, 0
+
+    def poisoned(self: Cohort, inputs: Any, targets: Any, factors: Any) -> Any:
+        nonlocal calls
+        losses, sums = each(self, inputs, targets, factors)
+        bad = torch.tensor([1.0, math.nan if calls // 2 == 4 else 1.0, 1.0])  # two micro-batches a step
+        calls += 1
+        return losses * bad, {name: value * bad for name, value in sums.items()}
+
+    monkeypatch.setattr(Cohort, "_each", poisoned)
+    states = train_together(members, StopFlag())
+    monkeypatch.undo()
+    train_together(healthy, StopFlag())
+    newest = lambda run: checkpoint_record(sorted((run.path / "checkpoints").iterdir())[-1])
+    for i in (0, 2):
+        assert newest(members[i]) == newest(healthy[i]), "to the bit"
+    bad = members[1]
+    if policy == "stop":
+        assert states[bad.path][0] == "failed" and "step 4:" in states[bad.path][1]
+        assert newest(bad)["checkpoint"] == "step-00000004", "no later state was saved"
+        return
+    assert states[bad.path] == ("done", "")
+    last = sorted((bad.path / "checkpoints").iterdir())[-1]
+    counts = {float(v) for k, v in load_file(last / "optimizer.safetensors").items() if k.endswith("/step")}
+    assert counts == {11.0}, "a step that is left out does not count"
+
+
+def test_a_held_member_stays_where_it_was(tmp_path: Path) -> None:
+    """Under `stop` healthy steps after the bad one change nothing either, until the host has read of it."""
+    configs = member_configs({"model": GPT2}, steps=8)
+    members = trainers(tmp_path, configs, torch.float32)
+    cohort = Cohort(
+        [t for t, _ in members],
+        [r for _, r in members],
+        template=template_of([t.program.step.model for t, _ in members]),
+        device=CPU,
+    )
+    each = cohort._losses
+    for step in range(4):
+        factor = torch.tensor([1.0, math.inf if step == 1 else 1.0, 1.0])
+        cohort._losses = lambda *a, f=factor: (
+            lambda found: (found[0] * f, {k: v * f for k, v in found[1].items()})
+        )(each(*a))
+        before = [cohort._weight[i].clone() for i in range(3)]
+        cohort.advance([t.batches() for t, _ in members])
+        moved = [not torch.equal(b, cohort._weight[i]) for i, b in enumerate(before)]
+        assert moved == [True, step < 1, True], step
+    assert cohort._steps.flatten().tolist()[1] == 1.0
