@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -378,17 +379,20 @@ def test_a_broken_evaluation_fails_its_member_only(tmp_path: Path, monkeypatch: 
 
 def test_without_memory_for_all_halves_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The device is played by an error of the library's at more than two members."""
-    members, advance, said = runs(tmp_path), Cohort.advance, list[str]()
+    members = [tiny_run(tmp_path, seed=seed) for seed in range(4)]
+    advance, said, matrices = Cohort.advance, list[str](), list[Any]()
 
     def crowded(self: Cohort, batches: Any) -> None:
+        assert not any(ref() is not None for ref in matrices if ref() is not self._weight), "the old is gone"
+        matrices.append(weakref.ref(self._weight))
         if len(self) > 2:
             raise torch.OutOfMemoryError("out of memory")
         advance(self, batches)
 
     monkeypatch.setattr(Cohort, "advance", crowded)
     states = train_together(members, StopFlag(), said.append)
-    assert {s for s, _ in states.values()} == {"done"} and len(states) == 3
-    assert any("halves are tried" in line for line in said)
+    assert {s for s, _ in states.values()} == {"done"} and len(states) == 4
+    assert any("not enough memory; 2 parts are tried" in line for line in said)
 
 
 def test_a_finished_member_is_left_as_it_is(tmp_path: Path) -> None:
@@ -430,7 +434,7 @@ def test_groups_are_by_shape(tmp_path: Path) -> None:
     assert sorted(p for team in found.teams for p in team) == sorted(
         r.path for r in (*same, dropout, wide, batch)
     )
-    assert any("4 runs in cohorts of 2" in note for note in found.notes)
+    assert any("4 runs as cohorts of 2 + 2" in note for note in found.notes)
     assert any("2 runs alone: no other run has its shape" in note for note in found.notes)
 
 
@@ -578,3 +582,60 @@ def test_a_held_member_stays_where_it_was(tmp_path: Path) -> None:
         moved = [not torch.equal(b, cohort._weight[i]) for i, b in enumerate(before)]
         assert moved == [True, step < 1, True], step
     assert cohort._steps.flatten().tolist()[1] == 1.0
+
+
+def test_a_mistake_in_one_member_is_told_to_that_one_only(tmp_path: Path) -> None:
+    """Dropout on the attention of long rows is refused when it comes to it; the member without it is innocent."""
+    long = {"packing": {"type": "windows", "seq_len": 600}, "evaluations": []}
+    rows = {"max_steps": 2, "global_batch_size": 1, "micro_batch_size": 1}
+    members = [
+        tiny_run(tmp_path, model={**TRANSFORMER, "attention_dropout": p}, train=rows, **long)
+        for p in (0.0, 0.1)
+    ]
+    said: list[str] = []
+    states = train_together(members, StopFlag(), said.append)
+    assert states[members[0].path] == ("done", "")
+    assert states[members[1].path][0] == "failed" and "attention_dropout" in states[members[1].path][1]
+    assert any("cannot go on as one program" in line for line in said)
+
+
+def test_rows_are_not_padded_beyond_the_positions_a_model_has(tmp_path: Path) -> None:
+    """Windows of 29 with bos are 30 long, as many as there are positions; the next multiple of 8 is 32."""
+    options = {
+        "packing": {"type": "windows", "seq_len": 29},
+        "model": {**GPT2, "max_positions": 30},
+        "evaluations": [],
+    }
+    states = train_together([tiny_run(tmp_path, seed=s, **options) for s in range(2)], StopFlag())
+    assert {s for s, _ in states.values()} == {"done"}
+
+
+def test_a_large_vocabulary_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lexarium.objectives import framing
+
+    monkeypatch.setattr(framing, "LARGEST_LOGITS", 20 * 71)
+    configs = member_configs({"model": GPT2}, steps=4)
+    for alone, member in zip(
+        solo(tmp_path, configs, torch.float64), together(tmp_path, configs, torch.float64), strict=True
+    ):
+        for name, value in parameters(alone).items():
+            torch.testing.assert_close(parameters(member)[name], value, rtol=1e-9, atol=1e-11, msg=name)
+
+
+@pytest.mark.parametrize("beta", [0.999, 0.9999])
+def test_second_moments_in_float32_are_those_of_the_library(beta: float, tmp_path: Path) -> None:
+    """1 - beta is taken before it is rounded to float32."""
+    optimizer = {"type": "adamw", "lr": 1e-3, "betas": (0.9, beta)}
+    configs = [
+        tiny_config(model=GPT2, optimizer=optimizer, seed=s, train={"max_steps": 3, "clip_norm": 0.0})
+        for s in (1, 2)
+    ]
+    for alone, member in zip(
+        solo(tmp_path, configs, torch.float32), together(tmp_path, configs, torch.float32), strict=True
+    ):
+        for (name, a), b in zip(parameters(alone).items(), parameters(member).values(), strict=True):
+            if name.endswith("attention.k.bias"):
+                continue
+            x, y = (t.program.optimizer.state[p]["exp_avg_sq"] for t, p in ((alone, a), (member, b)))
+            large = x > x.max() * 1e-3
+            assert float(((x - y).abs() / x)[large].median()) < 2e-6, name

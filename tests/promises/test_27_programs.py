@@ -26,6 +26,7 @@ from lexarium.training.captured import CapturedProgram, Ring, Staging, common_le
 from lexarium.training.choice import Choice, choose
 from lexarium.training.parallel import World
 from lexarium.training.program import AHEAD, CompiledProgram, EagerProgram
+from lexarium.training.step import TrainStep
 from lexarium.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -324,3 +325,60 @@ def test_the_trial_changes_nothing(tmp_path: Path) -> None:
     for name, parameter in found.program.step.named_parameters():
         assert torch.equal(parameter, before[name]) and parameter.grad is None
     assert tiny_config().plan.program == "auto"
+
+
+class Spare(torch.nn.Module):
+    """A model with a weight that its loss does not reach."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner, self.consumes = inner, inner.consumes
+        self.spare = torch.nn.Parameter(torch.ones(3, 3))
+
+    def forward(self, **inputs: Any) -> Any:
+        return self.inner(**inputs)
+
+
+@pytest.mark.parametrize("kind", ["eager", "captured"])
+def test_a_weight_without_a_gradient_is_left_alone(kind: str, tmp_path: Path) -> None:
+    found = trainer(tmp_path, "eager")
+    model = Spare(found.program.step.model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.5, fused=True)
+    optimizer.param_groups[0]["base_lr"] = 0.1
+    step = TrainStep(model, found.program.step.objective)
+    if kind == "captured":
+        found.program = CapturedProgram(step, optimizer, device=CPU, compiled=False)
+    else:
+        found.program = EagerProgram(step, optimizer, device=CPU, world=World())
+    for _ in range(3):
+        found.advance()
+    assert torch.equal(model.spare, torch.ones(3, 3)) and not optimizer.state.get(model.spare)
+
+
+def test_momenta_begin_at_zero_when_the_first_step_is_held(tmp_path: Path) -> None:
+    options = {"optimizer": {"type": "sgd", "lr": 0.1, "momentum": 0.9}, "train": {"non_finite": "skip"}}
+    found = trainer(tmp_path, "captured", torch.float32, **options)
+    parameter = found.program.parameters[0]
+    kept = parameter.detach().clone()
+    with torch.no_grad():
+        parameter.fill_(math.inf)
+    found.advance()
+    assert all(not bool(s["momentum_buffer"].any()) for s in found.program.optimizer.state.values())
+    with torch.no_grad():
+        parameter.copy_(kept)
+    found.advance()
+    found.settle()
+    assert found.skipped == 1 and all(bool(torch.isfinite(p).all()) for p in found.program.parameters)
+
+
+def test_without_a_compiler_the_eager_program_is_taken_and_the_reason_told(
+    tmp_path: Path, monkeypatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no C++ compiler\nmore")
+
+    monkeypatch.setattr(choices, "trial", broken)
+    run, said = tiny_run(tmp_path, plan={"device": "cpu", "program": "compiled"}), list[str]()
+    assert run.train(say=said.append) == "done"
+    assert any("cannot be compiled here (no C++ compiler)" in line for line in said)
+    assert json.loads((run.path / "plan.json").read_text())["program"] == "eager"

@@ -214,7 +214,8 @@ def _teams(work: Work, todo: Sequence[str], options: Options) -> tuple[Teams, in
     device = work.point(todo[0]).config.plan.device
     n = options.jobs or workers_here(device)
     after = {work.runs[name].path: parent for name in todo if (parent := work.point(name).parent) in todo}
-    plan = plan_teams([work.runs[name] for name in todo], after, n)
+    devices = len(_cuda_devices(device)) or 1
+    plan = plan_teams([work.runs[name] for name in todo], after, n, devices)
     return plan, min(n, len(plan.teams))
 
 

@@ -148,8 +148,10 @@ class LastLoss:
             record, timing = last_record(self._path / METRICS), last_record(self._path / TIMING)
             values = [v for k, v in record.items() if k.startswith("train.") and isinstance(v, int | float)]
             parts = [f"loss {sum(values):.4f}"] * bool(values)
-            parts += [f"{timing['tokens_per_second']:,.0f} tokens/s"] * ("tokens_per_second" in timing)
-            parts += [f"MFU {timing['mfu']:.0%}"] * ("mfu" in timing)
+            if "tokens_per_second" in timing:
+                parts.append(f"{timing['tokens_per_second']:,.0f} tokens/s")
+            if "mfu" in timing:
+                parts.append(f"MFU {timing['mfu']:.0%}")
             self._text = ", ".join(parts)
         return self._text
 

@@ -11,7 +11,6 @@ skipped the next time, unfinished ones go on from their newest checkpoint.
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import time
@@ -94,15 +93,7 @@ def _train(paths: list[Path], flag: Any, retry: bool, connection: Connection) ->
             runs.append(Run.open(path, trust_plugins=True))  # this machine's user has just asked for these
         except Exception as error:
             states[path] = (FAILED, told(error, path))
-    if len(runs) > 1:
-        return states | train_together(runs, flag, say, progress, retry)
-    for run in runs:
-        note = functools.partial(progress, run.path)
-        try:
-            states[run.path] = run.train(flag, say, note, retry), ""
-        except BaseException as error:
-            states[run.path] = (FAILED, told(error, run.path))
-    return states
+    return states | (train_together(runs, flag, say, progress, retry) if runs else {})
 
 
 # --- in the parent ----------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from lexarium.models.attention import Attention
-from lexarium.models.layers import Unembedding
 
 Rule = Callable[[Any, tuple[Any, ...]], int]
 
@@ -33,11 +32,17 @@ class Counter:
                 if isinstance(module, kind):
                     self._handles.append(module.register_forward_hook(functools.partial(self._count, rule)))
                     break
+        self._handles.append(self.model.register_forward_hook(self._head))
         return self
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
+
+    def _head(self, model: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        """The unembedding, which a loss may carry out in pieces without calling the module."""
+        if getattr(output, "head", None) is not None:
+            self.flops += 2 * int(output.hidden.numel()) * int(output.head[0].shape[0])
 
     def _count(self, rule: Rule, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         self.flops += rule(module, arguments)
@@ -55,11 +60,6 @@ def _attention(module: Any, arguments: tuple[Any, ...]) -> int:
     return 4 * int(layout.batch) * int(layout.length) * int(source.length) * int(x.shape[-1])
 
 
-def _unembedding(module: Any, arguments: tuple[Any, ...]) -> int:
-    hidden, embedding = arguments
-    return 2 * int(hidden.numel()) * int(embedding.shape[0])
-
-
 def _recurrence(module: Any, arguments: tuple[Any, ...]) -> int:
     x: Tensor = arguments[0]
     weights = sum(p.numel() for name, p in module.named_parameters() if name.startswith("weight"))
@@ -70,5 +70,4 @@ _RULES: dict[type[nn.Module], Rule] = {
     nn.Linear: _linear,
     nn.RNNBase: _recurrence,
     Attention: _attention,
-    Unembedding: _unembedding,
 }

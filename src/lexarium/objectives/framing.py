@@ -123,7 +123,7 @@ def cross_entropy_sum(output: Output, labels: Tensor, smoothing: float = 0.0) ->
         weight, bias = output.head
         if torch.is_autocast_enabled(hidden.device.type):
             hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
-        found: Tensor = LinearCrossEntropy.apply(hidden, weight, bias, labels, smoothing, rows)
+        found: Tensor = LinearCrossEntropy.apply(hidden, weight, bias, labels, smoothing, rows)[0]
         return found
     parts = [
         checkpoint(piece, hidden[i : i + rows], labels[i : i + rows], use_reentrant=False)
@@ -150,43 +150,45 @@ class LinearCrossEntropy(torch.autograd.Function):
     to the states and the matrix while the piece is there, so nothing is computed twice and no logits are kept.
     """
 
+    generate_vmap_rule = True  # the members of a cohort each have their own pieces
+
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        labels: Tensor,
-        smoothing: float,
-        rows: int,
-    ) -> Tensor:
-        """hidden (N, D), weight (V, D), bias (V,), labels (N,) -> the sum in nats."""
+        hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float, rows: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """hidden (N, D), weight (V, D), bias (V,), labels (N,) -> the sum in nats, and its gradients."""
         half = hidden.dtype in (torch.bfloat16, torch.float16)
         exact = torch.float32 if half else hidden.dtype
         matrix = weight.to(hidden.dtype)
-        total = hidden.new_zeros((), dtype=exact)
-        d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=exact)
+        totals, d_hidden = [], []
+        d_weight = torch.zeros_like(weight, dtype=exact)
         d_bias = None if bias is None else torch.zeros_like(bias, dtype=exact)
         for i in range(0, hidden.shape[0], rows):
             states, wanted = hidden[i : i + rows], labels[i : i + rows]
             logits = torch.mm(states, matrix.t()).to(exact)
             if bias is not None:
-                logits += bias.to(exact)
-            total += F.cross_entropy(
-                logits, wanted, reduction="sum", label_smoothing=smoothing, ignore_index=-100
+                logits = logits + bias.to(exact)
+            totals.append(
+                F.cross_entropy(logits, wanted, reduction="sum", label_smoothing=smoothing, ignore_index=-100)
             )
             error = _logit_gradient(logits, wanted, smoothing)
             if d_bias is not None:
                 d_bias += error.sum(0)
             error = error.to(hidden.dtype)
-            d_hidden[i : i + rows] = torch.mm(error, matrix)
+            d_hidden.append(torch.mm(error, matrix))
             d_weight += torch.mm(error.t(), states)
-        ctx.save_for_backward(d_hidden, d_weight, d_bias)
-        ctx.types = weight.dtype, None if bias is None else bias.dtype
-        return total
+        return torch.stack(totals).sum(), torch.cat(d_hidden), d_weight, d_bias
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+        """Keep the gradients."""
+        _, d_hidden, d_weight, d_bias = output
+        ctx.save_for_backward(d_hidden, d_weight, d_bias)
+        ctx.mark_non_differentiable(*(x for x in output[1:] if x is not None))
+        ctx.types = inputs[1].dtype, None if inputs[2] is None else inputs[2].dtype
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         """Gradients times that of the sum."""
         d_hidden, d_weight, d_bias = ctx.saved_tensors
         weight, bias = ctx.types

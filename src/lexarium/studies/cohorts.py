@@ -8,6 +8,7 @@ and can go on alone later, or in another cohort.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -36,6 +37,9 @@ SHARE = 0.8
 WEIGHT_BYTES = 36
 """Per weight: itself, gradient and two moments, and five more while they are updated."""
 
+LOSS_BYTES = 4 << 27
+"""Logits, softmax and gradient of one piece of a large vocabulary's loss (2^25 each), and some to spare."""
+
 
 @dataclass
 class Teams:
@@ -48,8 +52,9 @@ class Teams:
 # --- planning ---------------------------------------------------------------------------------------
 
 
-def plan_teams(runs: Sequence[Run], after: dict[Path, str | None], workers: int) -> Teams:
-    """Teams for runs that are to be trained. after: the run each one starts from, when that is trained now too."""
+def plan_teams(runs: Sequence[Run], after: dict[Path, str | None], workers: int, devices: int = 1) -> Teams:
+    """Teams for runs that are to be trained by `workers` processes on `devices` devices. after: the run each one
+    starts from, when that is trained now too."""
     found = Teams()
     alone: dict[str, list[Path]] = {}
     groups: dict[str, list[Run]] = {}
@@ -64,10 +69,12 @@ def plan_teams(runs: Sequence[Run], after: dict[Path, str | None], workers: int)
         if len(group) == 1:
             alone.setdefault("no other run has its shape", []).append(group[0].path)
             continue
-        size, why = cohort_size(group[0], len(group), workers)
-        found.teams += [[r.path for r in team] for team in even(group, size)]
+        size, why = cohort_size(group[0], len(group), workers, devices)
+        teams = even(group, size)
+        found.teams += [[r.path for r in team] for team in teams]
         if size > 1:
-            found.notes.append(f"{len(group)} runs in cohorts of {size}: {why}")
+            sizes = " + ".join(str(len(team)) for team in teams)
+            found.notes.append(f"{len(group)} runs as cohorts of {sizes}: {why}")
         else:
             found.notes.append(f"{_counted(len(group))} alone: {why}")
     for reason, paths in alone.items():
@@ -136,8 +143,8 @@ def shape_of(run: Run) -> dict[str, Any]:
     }
 
 
-def cohort_size(run: Run, n: int, workers: int) -> tuple[int, str]:
-    """Members per cohort for `n` runs like this one, and the reason in words."""
+def cohort_size(run: Run, n: int, workers: int, devices: int) -> tuple[int, str]:
+    """Members per cohort for `n` runs like this one, and the reason in words. Workers share the devices' memory."""
     wish = run.config.plan.cohort
     if isinstance(wish, int):
         return wish, f"plan.cohort is {wish}"
@@ -150,7 +157,8 @@ def cohort_size(run: Run, n: int, workers: int) -> tuple[int, str]:
     free, _ = torch.cuda.mem_get_info(device)
     work, weights = step_work(run)
     here = machine(device, run.config.train.precision)
-    return fitting(n, workers, free, WEIGHT_BYTES * weights + work.kept, work.bound(here))
+    share = free / -(-workers // max(1, devices))
+    return fitting(n, workers, share, WEIGHT_BYTES * weights + work.kept + LOSS_BYTES, work.bound(here))
 
 
 def fitting(n: int, workers: int, free: float, member: float, seconds: float) -> tuple[int, str]:
@@ -220,10 +228,11 @@ def train_together(
 ) -> States:
     """Train runs as one cohort; what became of each.
 
-    A run that fails leaves the others to go on. When the device has no memory for all, halves are tried.
+    A run that fails leaves the others to go on. When the device has no memory for all, halves are tried; when they
+    cannot be one program after all, each is trained alone, so that a mistake in one is told to that one only.
     """
-    import torch
-
+    if len(runs) == 1:
+        return {runs[0].path: _alone(runs[0], flag, say, progress, retry)}
     states: States = {}
     members = _begin(runs, say, progress, retry, states)
     names = [m.run.path.name for m in members]
@@ -233,27 +242,58 @@ def train_together(
         except Exception as error:
             members.remove(member)
             _fail(member, error, states)
+    parts, why = 1, ""
     try:
         _fit(members, states)
-    except torch.OutOfMemoryError as error:
-        going = [m for m in members if m.run.path not in states]
-        for member in going:
-            _stop(member, "not enough memory for the cohort", states)
-        if len(going) == 1:
-            _fail(going[0], error, states)
-            return states
-        say(f"{len(going)} runs at once need more memory than there is; halves are tried")
-        del members, member
-        torch.cuda.empty_cache() if torch.cuda.is_available() else None
-        for half in even([m.run for m in going], -(-len(going) // 2)):
-            states |= train_together(half, flag, say, progress, retry=True)
+    except Exception as error:
+        parts, why = _parts(error, sum(m.run.path not in states for m in members))
     except BaseException as error:
         for member in members:
             if member.run.path not in states:
                 _fail(member, error, states)
-        if not isinstance(error, Exception):
-            raise
+        raise
+    going = [m.run for m in members if m.run.path not in states]
+    if not going:
+        return states
+    say(
+        f"{_counted(len(going))} cannot go on as one program: {why}; {parts} parts are tried, one after another"
+    )
+    for member in members:
+        if member.run.path not in states:
+            _stop(member, f"not trained as one program: {why}")
+    members.clear()
+    _free_memory()
+    for part in even(going, -(-len(going) // parts)):
+        states |= train_together(part, flag, say, progress, retry=True)
     return states
+
+
+def _parts(error: Exception, n: int) -> tuple[int, str]:
+    """Into how many parts a cohort of n is divided after an error of all, and the reason."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError) and n > 1:
+        return 2, "there is not enough memory"
+    reason = str(error).strip() or type(error).__name__
+    return n, reason.splitlines()[0][:300]
+
+
+def _free_memory() -> None:
+    """Give back what a cohort held: tensors refer to each other, and the library keeps freed memory."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _alone(run: Run, flag: Any, say: Callable[[str], None], progress: Any, retry: bool) -> tuple[str, str]:
+    try:
+        return run.train(flag, say, functools.partial(progress, run.path), retry), ""
+    except BaseException as error:
+        return FAILED, told(error, run.path)
 
 
 def _begin(
@@ -287,9 +327,15 @@ def _session(member: _Member, flag: Any, names: Sequence[str]) -> Session:
 
 def _fit(members: Sequence[_Member], states: States) -> None:
     from lexarium.models.build import template_of
+    from lexarium.training.captured import no_rectangles
     from lexarium.training.cohort import Cohort, fit_together
 
     sessions_of = {id(m.session.trainer): m.session for m in members if m.session}
+    recorders = [session.recorder for session in sessions_of.values()]
+    for session in sessions_of.values():
+        session.recorder.companions = recorders
+        if why := no_rectangles(session.parts.objective, session.loader.batches(session.trainer.step)):
+            raise UserError(why)
     of = {id(m.session.trainer): m for m in members if m.session}
 
     def stack(trainers: list[Any]) -> Cohort:
@@ -301,6 +347,7 @@ def _fit(members: Sequence[_Member], states: States) -> None:
             template=template_of([t.program.step.model for t in trainers]),
             device=device,
             precision=sessions[0].config.train.precision,
+            longest=max(s.loader.packing.longest for s in sessions) + 1,
             compiled=device.type == "cuda",
         )
 
@@ -326,10 +373,11 @@ def _fail(member: _Member, error: BaseException, states: States) -> None:
     states[member.run.path] = (FAILED, told(error, member.run.path))
 
 
-def _stop(member: _Member, message: str, states: States) -> None:
+def _stop(member: _Member, message: str) -> None:
     """Let go of a run that will be taken up again."""
     member.run.files.set_status(state=PREEMPTED, message=message)
     member.let_go()
+    member.session = None
 
 
 def told(error: BaseException, path: Path) -> str:

@@ -42,6 +42,8 @@ class Recorder:
         self._epoch, self._say, self._peak = epoch, say, peak
         self._time = self._status_time = time.monotonic()
         self._evaluating = 0.0
+        self.companions: list[Recorder] = [self]
+        """Recorders whose runs stand still when this run is evaluated: members of one cohort."""
 
     def boundary(self, trainer: Trainer) -> bool:
         """Log when due; never asks to stop."""
@@ -106,12 +108,13 @@ class Recorder:
         self._time = now
 
     def pause(self) -> None:
-        """Leave the time since the last log line out of the next one's rate (an evaluation ran)."""
+        """Leave the time from now on out of the next log lines' rates (an evaluation runs)."""
         self._evaluating = time.monotonic()
 
     def go_on(self) -> None:
         """End of `pause`."""
-        self._time += time.monotonic() - self._evaluating
+        for recorder in self.companions:
+            recorder._time += time.monotonic() - self._evaluating
 
 
 class Evaluator:

@@ -289,6 +289,7 @@ class Attempt:
         self.run, self.lock, self.say, self.number = run, lock, say, status["attempts"] + 1
         self._world, self._before, self._progress = world, status, progress
         self._first: int | None = None
+        self._last: int | None = None
         self._updated = False
 
     def begin(self) -> Attempt:
@@ -307,6 +308,7 @@ class Attempt:
         """The run has come to a step."""
         if self._first is None:
             self._first = step
+        self._last = step
         self._updated = self._updated or step > self._first
         self._progress(step)
 
@@ -325,7 +327,9 @@ class Attempt:
                 files.set_status(state=PREEMPTED, message="interrupted")
                 return
             message = f"{type(error).__name__}: {error}"[:500]
-            files.set_status(state=FAILED, message=message)
+            files.set_status(
+                state=FAILED, message=message, **({} if self._last is None else {"step": self._last})
+            )
             logs = self.run.path / "logs"
             make_directory(logs)
             number = len(list(logs.glob("failure-*.txt"))) + 1

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lexarium.foundation import registry, rng
 from lexarium.foundation.config import ComponentConfig, Config, component, identity, outside_identity
@@ -44,13 +44,21 @@ class PlanConfig(Config):
     program: Literal["auto", "eager", "compiled", "captured"] = outside_identity("auto")
     """How a step is carried out: operator by operator, through torch.compile, or as one CUDA graph."""
     cohort: Literal["auto", "off"] | Annotated[int, Field(ge=2)] = outside_identity("auto")
-    """Runs of a study trained as one stacked program: as many as pay on this device, none, or up to so many."""
+    """Runs of a study trained as one stacked program: as many as pay on this device, `off`, or up to so many."""
     recompute: bool = outside_identity(False)
     """Activation checkpointing: keep less of the forward pass and compute it again. Less memory, a third more work."""
     threads: int = outside_identity(1, gt=0)
     """CPU threads of the process."""
     workers: int = outside_identity(0, ge=0)
     """Threads that prepare batches ahead of time."""
+
+    @field_validator("cohort", mode="before")
+    @classmethod
+    def _cohort(cls, value: Any) -> Any:
+        number = isinstance(value, int) or (isinstance(value, str) and value.isdecimal())
+        if value in ("auto", "off") or (number and int(value) >= 2):
+            return value
+        raise ValueError(f"expected auto, off, or a number of runs from 2 on, found {value!r}")
 
 
 class StopConfig(Config):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,7 +57,14 @@ class Session:
         step, skipped = checkpoint.newest(self.run.path)
         self.rule = make("optimizer", self.config.optimizer)
         self.trainer, self.loader = build_trainer(
-            self.config, self.parts, self.device, world, self.rule, self._chosen(cohort), step is None
+            self.config,
+            self.parts,
+            self.device,
+            world,
+            self.rule,
+            self._chosen(cohort),
+            step is None,
+            attempt.say,
         )
         self._record_plan(cohort)
         self._used: tuple[float, float] | tuple[()] | None = None
@@ -70,7 +77,8 @@ class Session:
         """The program: what the plan of an earlier attempt says when it was made for the same wish and machine."""
         wish, path = self.config.plan.program, self.run.path / PLAN
         if cohort:
-            return Choice(wish, "stacked", "")
+            asked = wish not in ("auto", "captured")
+            return Choice(wish, "stacked", "plan.cohort asks for more than one run at once" if asked else "")
         before = read_json(path) if path.exists() else {}
         here = self._machine()
         same = before.get("asked") == wish and all(before.get(k) == v for k, v in here.items())
@@ -105,7 +113,7 @@ class Session:
             "why": choice.why,
             "cohort": list(cohort),
             **self._machine(),
-            "kernels": {"fused_optimizer": bool(optimizer.defaults.get("fused"))},
+            "kernels": {"fused_optimizer": not cohort and bool(optimizer.defaults.get("fused"))},
         }
         path = self.run.path / PLAN
         if path.exists() and (before := read_json(path)) != plan:
@@ -240,6 +248,7 @@ def build_trainer(
     rule: Any = None,
     choice: Choice = EAGER,
     fresh: bool = True,
+    say: Callable[[str], None] = lambda message: None,
 ) -> tuple[Trainer, Loader]:
     """A trainer at step 0 and its loader. `rule`: the optimizer component, where the caller needs it too. A run that
     has a checkpoint is not `fresh`: it needs nothing of what it started from."""
@@ -263,6 +272,8 @@ def build_trainer(
         clip_norm=train.clip_norm,
         non_finite=train.non_finite,
         example=lambda: loader.batches(0),
+        longest=loader.packing.longest + 1,
+        say=say,
     )
     schedule = make("schedule", config.schedule)
     trainer = Trainer(program, loader.batches, schedule.scale, train, [])

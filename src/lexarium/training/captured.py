@@ -45,12 +45,14 @@ def lengths_of(batch: Batch) -> dict[str, int]:
     return {name: batch.inputs[name].shape[1] for name in _ROWS if name in batch.inputs}
 
 
-def common_lengths(batches: list[Batch]) -> dict[str, int]:
-    """Row lengths that hold all of the batches, rounded up."""
+def common_lengths(batches: list[Batch], longest: int | None = None) -> dict[str, int]:
+    """Row lengths that hold all of the batches, rounded up, but not beyond the `longest` row there can be."""
     found: dict[str, int] = {}
     for batch in batches:
         for name, length in lengths_of(batch).items():
-            found[name] = max(found.get(name, 0), -(-length // MULTIPLE) * MULTIPLE)
+            rounded = -(-length // MULTIPLE) * MULTIPLE
+            fitting = rounded if longest is None else max(length, min(rounded, longest))
+            found[name] = max(found.get(name, 0), fitting)
     return found
 
 
@@ -88,6 +90,18 @@ def rectangular(batch: Batch, lengths: Mapping[str, int], documents: bool = Fals
             padded[:, : value.shape[1]] = value
             inputs[name] = padded
     return Batch(inputs, targets, batch.weights, batch.examples, batch.n_tokens)
+
+
+def no_rectangles(objective: Any, batches: list[Batch]) -> str:
+    """Why batches of an objective cannot be laid out as rectangles; empty when they can."""
+    if not getattr(objective, "rectangles", True):
+        return f"objective {objective.name} reads states of real tokens only (rectangles = False)"
+    try:
+        for batch in batches:
+            rectangular(batch, lengths_of(batch))
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 # --- what a replayed step reads and writes ----------------------------------------------------------
@@ -254,10 +268,12 @@ class CapturedProgram:
         precision: str = "fp32",
         clip_norm: float = 0.0,
         non_finite: str = "stop",
+        longest: int | None = None,
         compiled: bool = True,
     ) -> None:
+        """`longest`: the longest row that a batch can have; none is padded beyond it."""
         self.step, self.optimizer, self.device, self.precision = step, optimizer, device, precision
-        self.clip_norm, self.non_finite = clip_norm, non_finite
+        self.clip_norm, self.non_finite, self.longest = clip_norm, non_finite, longest
         if compiled:
             compile_once(step, dynamic=None)
         self.parameters = [p for p in step.model.parameters() if p.requires_grad]
@@ -273,7 +289,7 @@ class CapturedProgram:
 
     def update(self, batches: list[Batch], lr_scale: float) -> None:
         """Start one step; its numbers come with `collect`."""
-        lengths = common_lengths(batches)
+        lengths = common_lengths(batches, self.longest)
         weights = weights_of(batches)
         even = [rectangular(batch, lengths, documents=True) for batch in batches]
         factors = factors_of(weights)
@@ -315,11 +331,13 @@ class CapturedProgram:
         )
 
     def _prepare(self) -> None:
-        """Gradients and learning rates get the places that every graph will use."""
-        for parameter in self.parameters:
-            parameter.grad = torch.zeros_like(parameter)
+        """What every graph will use gets its place. Gradients get theirs in the first step, which is not captured; a
+        parameter that the loss does not reach gets none, and is left alone as in eager."""
         for group in self.optimizer.param_groups:
             group["lr"] = torch.zeros((), device=self.device)
+            if group.get("momentum"):  # the library would take memory as it is, and a held step leave it so
+                for parameter in group["params"]:
+                    self.optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
             if self.device.type == "cuda":
                 group["capturable"] = True
 
@@ -327,8 +345,9 @@ class CapturedProgram:
 
     def _carry_out(self, layout: Layout) -> None:
         """What is captured."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        torch._foreach_zero_(gradients)
+        gradients = lambda: [p.grad for p in self.parameters if p.grad is not None]
+        if gradients():
+            torch._foreach_zero_(gradients())
         sums: dict[str, Tensor] = {}
         for batch in layout.batches:
             with autocast(self.device, self.precision):
@@ -336,7 +355,7 @@ class CapturedProgram:
             loss.backward()
             for name, value in terms.items():
                 sums[name] = sums[name] + value if name in sums else value
-        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        norm = torch.nn.utils.get_total_norm(gradients(), foreach=True)
         numbers = torch.stack([*(v.double() for v in sums.values()), norm.double()])
         finite = torch.isfinite(numbers).all()
         self._apply(layout, norm, finite)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from lexarium.foundation.types import Batch
-from lexarium.training.captured import CapturedProgram, obstacle
+from lexarium.training.captured import CapturedProgram, no_rectangles, obstacle
 from lexarium.training.parallel import World
 from lexarium.training.program import (
     CompiledProgram,
@@ -57,13 +57,18 @@ def choose(
     clip_norm: float,
     non_finite: str,
     example: Callable[[], list[Batch]],
+    longest: int | None = None,
+    say: Callable[[str], None] = lambda message: None,
 ) -> tuple[Program, Choice]:
-    """The program and why. A choice that already names its program is carried out as it says."""
+    """The program and why. A choice that already names its program is carried out as it says.
+
+    `example` gives the batches of the first step, `longest` is the length of the longest row.
+    """
     options: dict[str, Any] = {"precision": precision, "clip_norm": clip_norm, "non_finite": non_finite}
     if not choice.program:
-        choice = _decide(choice.asked, step, optimizer, device, world, precision, example)
+        choice = _decide(choice.asked, step, optimizer, device, world, precision, example, say)
     if choice.program == "captured":
-        return CapturedProgram(step, optimizer, device=device, **options), choice
+        return CapturedProgram(step, optimizer, device=device, longest=longest, **options), choice
     if choice.program == "compiled":
         return CompiledProgram(step, optimizer, device=device, world=world, **options), choice
     plain = TrainStep(step.model, step.objective)  # the other may have been compiled to try it
@@ -78,6 +83,7 @@ def _decide(
     world: World,
     precision: str,
     example: Callable[[], list[Batch]],
+    say: Callable[[str], None],
 ) -> Choice:
     eager = Choice(asked, "eager")
     if asked == "eager" or (asked == "auto" and device.type != "cuda"):
@@ -87,9 +93,15 @@ def _decide(
             eager, why=f"{type(step.model).__name__} does not compile (its kernels are fused already)"
         )
     if asked in ("auto", "captured"):
-        reason = obstacle(optimizer, device, precision, world.size)
+        reason = obstacle(optimizer, device, precision, world.size) or no_rectangles(
+            step.objective, example()
+        )
         return replace(eager, why=f"not captured: {reason}") if reason else Choice(asked, "captured")
-    gain, seconds = trial(step, example(), device, precision)
+    say("compiling the step to see whether that pays; it takes a minute or two")
+    try:
+        gain, seconds = trial(step, example(), device, precision)
+    except Exception as error:  # no compiler on this machine, or a model it cannot take
+        return replace(eager, why=f"cannot be compiled here ({str(error).strip().splitlines()[0][:200]})")
     measured = f"compiled in {seconds:.0f} s; a step takes {1 / gain:.2f} of the eager time"
     if gain < PAYS:
         return replace(eager, why=f"{measured}, which does not pay")

@@ -87,12 +87,13 @@ class Cohort:
         template: nn.Module,
         device: torch.device,
         precision: str = "fp32",
+        longest: int | None = None,
         compiled: bool = False,
     ) -> None:
         # rows of a matrix are what we want: the advice is for exchanging gradients between processes
         warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
         self.trainers, self.device, self.precision = list(trainers), device, precision
-        self._rule = type(rules[0])
+        self._rule, self._longest = type(rules[0]), longest
         self._alone = [t.program for t in self.trainers]
         self._policy = self.trainers[0].config.non_finite
         self._stack(rules)
@@ -126,15 +127,15 @@ class Cohort:
         matrix = lambda: torch.zeros(m, width, dtype=self._dtype, device=self.device)
         self._weight, self._gradient = matrix(), matrix()
         self._state = {quantity: matrix() for quantity in self._rule.stacked_state}
-        self._steps = torch.zeros(m, 1, device=self.device)
+        self._steps = torch.zeros(m, 1, device=self.device)  # float32, as the library counts
         self._held = torch.zeros(m, 1, device=self.device)
         self._one = torch.ones((), dtype=self._dtype, device=self.device)
-        column = lambda values: torch.tensor([[v] for v in values], dtype=self._dtype, device=self.device)
-        self._clip = column(t.config.clip_norm for t in self.trainers)
+        column = lambda values: torch.tensor([[v] for v in values], dtype=torch.float64, device=self.device)
+        self._clip = column(t.config.clip_norm for t in self.trainers).to(self._dtype)
         self._columns = {k: column(r.columns()[k] for r in rules) for k in rules[0].columns()}
         for row, program in enumerate(self._alone):
             self._adopt(row, program)
-        self._columns["weight_decay"] = self._columns["weight_decay"] * self._decays(first)
+        self._columns["weight_decay"] = self._columns["weight_decay"].to(self._dtype) * self._decays(first)
         self._parameters = {name: self._leaf(name) for name in self._places}
         self._constants = self._stack_constants()
 
@@ -197,10 +198,10 @@ class Cohort:
         if self._ring is not None and self._ring.waiting == AHEAD:
             self._read()
         weights = [weights_of(b) for b in batches]
-        lengths = common_lengths([b for own in batches for b in own])
+        lengths = common_lengths([b for own in batches for b in own], self._longest)
         values = stacked([flat_values([rectangular(b, lengths) for b in own]) for own in batches])
         rates = [t.program.optimizer.param_groups[0]["base_lr"] * t.lr_scale for t in self.trainers]
-        values["lr"] = torch.tensor(rates, dtype=self._dtype)[:, None]
+        values["lr"] = torch.tensor(rates, dtype=torch.float64)[:, None]
         for name in weights[0]:
             values[f"factor/{name}"] = torch.tensor(
                 [factors_of(w)[name] for w in weights], dtype=torch.float64
@@ -253,9 +254,10 @@ class Cohort:
             for name, value in terms.items():
                 sums[name] = sums[name] + value if name in sums else value
         norm = torch.linalg.vector_norm(self._gradient, dim=1, keepdim=True, dtype=torch.float64)
-        numbers = torch.cat([torch.stack([v.double() for v in sums.values()], 1), norm], 1)
+        norm = norm.to(self._dtype)  # a norm that a solo run could not hold is not finite here either
+        numbers = torch.cat([torch.stack([v.double() for v in sums.values()], 1), norm.double()], 1)
         finite = torch.isfinite(numbers).all(1, keepdim=True)
-        self._apply(layout.lr, norm.to(self._dtype), finite)
+        self._apply(layout.lr, norm, finite)
         if self._ring is None:
             self._terms = list(sums)
             self._ring = Ring(len(self) * (numbers.shape[1] + 1), self.device)
@@ -273,7 +275,9 @@ class Cohort:
         over = (self._clip > 0) & (norm > self._clip)
         gradient = self._gradient / torch.where(over, (norm + 1e-6) / self._clip, self._one)
         self._steps.add_(go)
-        weight, state = self._move(self._weight, gradient, self._state, self._steps, lr, self._columns)
+        weight, state = self._move(
+            self._weight, gradient, self._state, self._steps.double(), lr, self._columns
+        )
         self._weight.copy_(torch.where(go, weight, self._weight))
         for quantity, value in state.items():
             self._state[quantity].copy_(torch.where(go, value, self._state[quantity]))
@@ -308,6 +312,7 @@ class Cohort:
                     for quantity in (*self._state, *(["step"] if "step" in state else [])):
                         state[quantity] = state[quantity].clone()
             trainer.program = program
+        vars(self).clear()  # it refers to itself: matrices and graphs would stay until garbage is collected
 
 
 def probe(trainer: Trainer) -> set[str]:

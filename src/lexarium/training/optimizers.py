@@ -7,7 +7,8 @@ where the library has them for the device.
 
 An optimizer that cohorts may use also has its rule in stacked form: `stacked_state`, the quantities it keeps per
 weight, `stacked_count`, whether it keeps the number of updates as `step`, `columns`, its options of a parameter
-group as numbers, and `stacked_step`, the library's update for M members at once, with every option a column (M, 1).
+group as numbers, and `stacked_step`, the library's update for M members at once. There every option is a float64
+column (M, 1), except `weight_decay`: (M, P) of the weights' type.
 """
 
 from __future__ import annotations
@@ -80,13 +81,14 @@ class AdamW:
         weight: Tensor, gradient: Tensor, state: Mapping[str, Tensor], step: Tensor, lr: Tensor, o: Columns
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """(M, P) weights and state after the update number `step` (M, 1), counted from 1 (Loshchilov and Hutter
-        2019, algorithm 2, in the library's form). o["weight_decay"] is (M, P)."""
-        mean = torch.lerp(state["exp_avg"], gradient, 1 - o["beta1"])
-        square = o["beta2"] * state["exp_avg_sq"] + (1 - o["beta2"]) * gradient * gradient
+        2019, algorithm 2, in the library's form). Columns are float64: 1 - beta is taken before rounding."""
+        exact = lambda column: column.to(weight.dtype)
+        mean = torch.lerp(state["exp_avg"], gradient, exact(1 - o["beta1"]))
+        square = exact(o["beta2"]) * state["exp_avg_sq"] + exact(1 - o["beta2"]) * gradient * gradient
         first, second = 1 - o["beta1"] ** step, 1 - o["beta2"] ** step
-        decayed = weight * (1 - lr * o["weight_decay"])
-        new = decayed - lr / first * mean / (square.sqrt() / second.sqrt() + o["eps"])
-        return new, {"exp_avg": mean, "exp_avg_sq": square}
+        decayed = weight * (1 - exact(lr) * o["weight_decay"])
+        denominator = square.sqrt() / exact(second.sqrt()) + exact(o["eps"])
+        return decayed - exact(lr / first) * mean / denominator, {"exp_avg": mean, "exp_avg_sq": square}
 
     def build(self, parameters: Named, device: torch.device) -> torch.optim.Optimizer:
         """The torch optimiser over named parameters."""
@@ -134,11 +136,11 @@ class SGD:
     def stacked_step(
         weight: Tensor, gradient: Tensor, state: Mapping[str, Tensor], step: Tensor, lr: Tensor, o: Columns
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """(M, P) weights and state after an update. o["weight_decay"] is (M, P)."""
-        gradient = gradient + o["weight_decay"] * weight
-        buffer = o["momentum"] * state["momentum_buffer"] + gradient
-        direction = torch.where(o["nesterov"] > 0, gradient + o["momentum"] * buffer, buffer)
-        return weight - lr * direction, {"momentum_buffer": buffer}
+        """(M, P) weights and state after an update."""
+        gradient, momentum = gradient + o["weight_decay"] * weight, o["momentum"].to(weight.dtype)
+        buffer = momentum * state["momentum_buffer"] + gradient
+        direction = torch.where(o["nesterov"] > 0, gradient + momentum * buffer, buffer)
+        return weight - lr.to(weight.dtype) * direction, {"momentum_buffer": buffer}
 
     def build(self, parameters: Named, device: torch.device) -> torch.optim.Optimizer:
         """The torch optimiser over named parameters."""
