@@ -77,6 +77,8 @@ def page(folder: Path = RESULTS) -> str:
 
 def main() -> None:
     """Write, or compare."""
+    if set(sys.argv[1:]) - {"--check"}:
+        sys.exit(__doc__)
     if "--check" in sys.argv:
         if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page():
             sys.exit(f"{PAGE}: out of date; run python {Path(__file__).name}")

@@ -132,7 +132,7 @@ def test_failures_are_listed_and_child_runs_follow_their_parents(
     found = lexarium("study", "status", study_file, "--runs-dir", tmp_path / "runs", "--json").json["runs"]
     assert {r["name"]: (r["state"], r["step"]) for r in found} == {
         "rate=low/seed=1": ("done", 8),
-        "rate=high/seed=1": ("failed", 0),
+        "rate=high/seed=1": ("failed", 1),
         "child/rate=low/start_step=4/seed=1": ("done", 4),
         "child/rate=low/start_step=8/seed=1": ("done", 4),
         "child/rate=high/start_step=4/seed=1": ("waiting", 0),

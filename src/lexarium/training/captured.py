@@ -20,6 +20,7 @@ with nothing captured, which is how it is tested.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -207,11 +208,23 @@ class Replays:
             torch.cuda.current_stream().wait_stream(self._stream)
             return
         if self._graphs[shape] is None:
-            graph = torch.cuda.CUDAGraph()
+            self._graphs[shape] = self._capture(work)
+        graph = self._graphs[shape]
+        graph.replay() if graph else work()
+
+    def _capture(self, work: Callable[[], None]) -> Any:
+        """The graph of `work`; False when it does something that cannot be captured, such as reading a value."""
+        graph = torch.cuda.CUDAGraph()
+        try:
             with torch.cuda.graph(graph, pool=self._pool):
                 work()
-            self._graphs[shape] = graph
-        self._graphs[shape].replay()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            warnings.warn(
+                f"a step cannot be captured ({reason}); it is launched anew every time", stacklevel=2
+            )
+            return False
+        return graph
 
 
 @dataclass
