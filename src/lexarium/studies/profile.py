@@ -27,7 +27,7 @@ from lexarium.studies.session import build_trainer
 from lexarium.tokens.prepare import open_tokenizer, prepare
 from lexarium.tokens.store import TokenStore
 from lexarium.training.choice import Choice
-from lexarium.training.host import settle
+from lexarium.training.host import repeatable, settle
 from lexarium.training.operators import DROPOUT, Operators, observe
 from lexarium.training.parallel import World, check_precision, choose_device
 from lexarium.training.phases import DATA, Times, measure, warm_up, warm_up_steps
@@ -141,7 +141,7 @@ def profile_run(
     check_precision(config.train.precision, device)
     settle(plan.threads)
     set_precision(config.train.precision)
-    torch.set_deterministic_debug_mode("warn")  # as in training: it chooses kernels
+    repeatable()
     if plan.program == "compiled":
         say("compiling the step and trying whether it pays, as `train` does")
     parts = MemoryParts(config, stores, stores, say)

@@ -7,7 +7,6 @@ with run.attempt(...) as attempt:              the directory is ours (studies/ru
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from lexarium.studies.run_files import DONE, PLAN, PREEMPTED
 from lexarium.tokens.loader import Loader
 from lexarium.training import checkpoint
 from lexarium.training.choice import EAGER, Choice, choose
-from lexarium.training.host import settle
+from lexarium.training.host import repeatable, settle
 from lexarium.training.parallel import World, check_precision, choose_device
 from lexarium.training.signals import StopFlag
 from lexarium.training.step import TrainStep, set_precision
@@ -42,13 +41,11 @@ class Session:
     def __init__(self, attempt: Attempt, flag: StopFlag, world: World, cohort: Sequence[str] = ()) -> None:
         self.run, self.attempt, self.flag, self.world = attempt.run, attempt, flag, world
         self.config: RunConfig = self.run.config
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else its products are not repeatable
+        repeatable()
         self.device = choose_device(self.config.plan.device, world)
         check_precision(self.config.train.precision, self.device)
         settle(self.config.plan.threads)
         set_precision(self.config.train.precision)
-        torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import the compiler
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a pass each
         world.start(self.device)
         self.parts: Parts = self.run.parts(attempt.say)
         if world.main:

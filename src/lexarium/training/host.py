@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import sys
 
 import torch
@@ -25,3 +26,10 @@ def settle(threads: int) -> None:
             mallopt(_MMAP_THRESHOLD, 1 << 30)
             mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
             mallopt(_TOP_PAD, 64 << 20)
+
+
+def repeatable() -> None:
+    """Let the library choose kernels that give the same bits every time. Call before the device is used."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else products on a GPU are not repeatable
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import the compiler
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a pass over every new tensor
