@@ -392,7 +392,7 @@ def test_without_memory_for_all_halves_are_trained(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Cohort, "advance", crowded)
     states = train_together(members, StopFlag(), said.append)
     assert {s for s, _ in states.values()} == {"done"} and len(states) == 4
-    assert any("not enough memory; 2 parts are tried" in line for line in said)
+    assert any("not enough memory; 2 parts are tried from" in line for line in said)
 
 
 def test_a_finished_member_is_left_as_it_is(tmp_path: Path) -> None:
@@ -554,6 +554,7 @@ def test_one_bad_step_of_one_member(policy: str, tmp_path: Path, monkeypatch: py
     if policy == "stop":
         assert states[bad.path][0] == "failed" and "step 4:" in states[bad.path][1]
         assert newest(bad)["checkpoint"] == "step-00000004", "no later state was saved"
+        assert bad.files.status()["step"] == 4
         return
     assert states[bad.path] == ("done", "")
     last = sorted((bad.path / "checkpoints").iterdir())[-1]
@@ -597,6 +598,8 @@ def test_a_mistake_in_one_member_is_told_to_that_one_only(tmp_path: Path) -> Non
     assert states[members[0].path] == ("done", "")
     assert states[members[1].path][0] == "failed" and "attention_dropout" in states[members[1].path][1]
     assert any("cannot go on as one program" in line for line in said)
+    assert members[1].files.status()["state"] == "waiting", "as if it had not been tried, like a solo run"
+    assert "cohort given up" in (members[0].path / "events.jsonl").read_text()
 
 
 def test_rows_are_not_padded_beyond_the_positions_a_model_has(tmp_path: Path) -> None:

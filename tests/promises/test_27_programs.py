@@ -371,14 +371,21 @@ def test_momenta_begin_at_zero_when_the_first_step_is_held(tmp_path: Path) -> No
     assert found.skipped == 1 and all(bool(torch.isfinite(p).all()) for p in found.program.parameters)
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("no C++ compiler\nmore"), "no C++ compiler"),
+        (NotImplementedError(), "NotImplementedError"),
+    ],
+)
 def test_without_a_compiler_the_eager_program_is_taken_and_the_reason_told(
-    tmp_path: Path, monkeypatch
+    error: Exception, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> Any:
-        raise RuntimeError("no C++ compiler\nmore")
+        raise error
 
     monkeypatch.setattr(choices, "trial", broken)
     run, said = tiny_run(tmp_path, plan={"device": "cpu", "program": "compiled"}), list[str]()
     assert run.train(say=said.append) == "done"
-    assert any("cannot be compiled here (no C++ compiler)" in line for line in said)
+    assert any(f"cannot be compiled here ({told})" in line for line in said)
     assert json.loads((run.path / "plan.json").read_text())["program"] == "eager"

@@ -49,6 +49,12 @@ class UserError(Exception):
     """
 
 
+def gist(error: BaseException) -> str:
+    """The first line of what an error says, or its kind when it says nothing."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
+
+
 class Incompatible(UserError):
     """Two factors of a run that do not fit together; found before anything is built."""
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lexarium.foundation import registry
-from lexarium.foundation.types import UserError
-from lexarium.studies.run_files import DONE, FAILED, PREEMPTED
+from lexarium.foundation.types import UserError, gist
+from lexarium.studies.run_files import DONE, FAILED
 
 if TYPE_CHECKING:
     from lexarium.studies.run import Attempt, Run
@@ -255,9 +255,8 @@ def train_together(
     going = [m.run for m in members if m.run.path not in states]
     if not going:
         return states
-    say(
-        f"{_counted(len(going))} cannot go on as one program: {why}; {parts} parts are tried, one after another"
-    )
+    note = f"{_counted(len(going))} cannot go on as one program: {why}; {parts} parts are tried"
+    say(f"{note} from their last checkpoints")
     for member in members:
         if member.run.path not in states:
             _stop(member, f"not trained as one program: {why}")
@@ -274,8 +273,7 @@ def _parts(error: Exception, n: int) -> tuple[int, str]:
 
     if isinstance(error, torch.OutOfMemoryError) and n > 1:
         return 2, "there is not enough memory"
-    reason = str(error).strip() or type(error).__name__
-    return n, reason.splitlines()[0][:300]
+    return n, gist(error)
 
 
 def _free_memory() -> None:
@@ -368,14 +366,17 @@ def _fit(members: Sequence[_Member], states: States) -> None:
 
 
 def _fail(member: _Member, error: BaseException, states: States) -> None:
+    if member.session:  # the host may have been behind the device
+        member.attempt.reached(member.session.trainer.known)
     member.attempt.fail(error)
     member.let_go()
     states[member.run.path] = (FAILED, told(error, member.run.path))
 
 
 def _stop(member: _Member, message: str) -> None:
-    """Let go of a run that will be taken up again."""
-    member.run.files.set_status(state=PREEMPTED, message=message)
+    """Let go of a run that will be taken up again from its last checkpoint, as if this attempt had not been."""
+    member.attempt.withdraw()
+    member.run.files.event("cohort given up", message=message)
     member.let_go()
     member.session = None
 

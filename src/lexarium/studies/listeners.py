@@ -144,9 +144,11 @@ class Evaluator:
         trainer.settle()
         if self.world.main:
             self._recorder.pause()
-            for name in names:
-                self._run(name, trainer.step, last)
-            self._recorder.go_on()
+            try:
+                for name in names:
+                    self._run(name, trainer.step, last)
+            finally:
+                self._recorder.go_on()
         self.world.barrier()
 
 

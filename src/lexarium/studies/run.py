@@ -312,13 +312,22 @@ class Attempt:
         self._updated = self._updated or step > self._first
         self._progress(step)
 
+    def reached(self, step: int) -> None:
+        """The last step whose results are known, where `note` was told of later ones."""
+        self._last = step
+
+    def withdraw(self) -> None:
+        """Say that the run is as it was before this attempt."""
+        before = {k: v for k, v in self._before.items() if k != "heartbeat"}
+        self.run.files.set_status(**before)
+
     def fail(self, error: BaseException) -> None:
         """Record an error, unless it is a mistake found before anything was done: that leaves the run as it was."""
         if not self._world.main:
             return
         files = self.run.files
         if not self._updated and is_mistake(error):
-            files.set_status(**{k: v for k, v in self._before.items() if k != "heartbeat"})
+            self.withdraw()
             return
         if isinstance(error, Held):  # the directory is another process's now
             return

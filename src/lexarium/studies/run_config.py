@@ -58,7 +58,7 @@ class PlanConfig(Config):
         number = isinstance(value, int) or (isinstance(value, str) and value.isdecimal())
         if value in ("auto", "off") or (number and int(value) >= 2):
             return value
-        raise ValueError(f"expected auto, off, or a number of runs from 2 on, found {value!r}")
+        raise ValueError("expected auto, off, or a number of runs from 2 on")
 
 
 class StopConfig(Config):

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lexarium.foundation.types import Batch, UserError
+from lexarium.foundation.types import Batch, UserError, gist
 from lexarium.training.program import AHEAD, StepResult, compile_once, means, weights_of
 from lexarium.training.step import TrainStep, autocast, factors_of
 
@@ -218,10 +218,11 @@ class Replays:
         try:
             with torch.cuda.graph(graph, pool=self._pool):
                 work()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
             warnings.warn(
-                f"a step cannot be captured ({reason}); it is launched anew every time", stacklevel=2
+                f"a step cannot be captured ({gist(error)}); it is launched anew every time", stacklevel=2
             )
             return False
         return graph

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from lexarium.foundation.types import Batch
+from lexarium.foundation.types import Batch, gist
 from lexarium.training.captured import CapturedProgram, no_rectangles, obstacle
 from lexarium.training.parallel import World
 from lexarium.training.program import (
@@ -101,7 +101,7 @@ def _decide(
     try:
         gain, seconds = trial(step, example(), device, precision)
     except Exception as error:  # no compiler on this machine, or a model it cannot take
-        return replace(eager, why=f"cannot be compiled here ({str(error).strip().splitlines()[0][:200]})")
+        return replace(eager, why=f"cannot be compiled here ({gist(error)})")
     measured = f"compiled in {seconds:.0f} s; a step takes {1 / gain:.2f} of the eager time"
     if gain < PAYS:
         return replace(eager, why=f"{measured}, which does not pay")
