@@ -254,6 +254,14 @@ def staged_batch(tensors: Mapping[str, Tensor], i: int) -> Batch:
     return Batch(part("inputs"), part("targets"), {})
 
 
+def lay_out(values: Mapping[str, Tensor], n: int, factors: list[str], device: torch.device) -> Layout:
+    """Staging for the values of one step of n micro-batches, and what reads it."""
+    staging = Staging(values, device)
+    tensors = staging.tensors
+    batches = [staged_batch(tensors, i) for i in range(n)]
+    return Layout(staging, batches, {name: tensors[f"factor/{name}"] for name in factors}, tensors["lr"])
+
+
 # --- the program ------------------------------------------------------------------------------------
 
 
@@ -335,14 +343,7 @@ class CapturedProgram:
     def _lay_out(self, values: Mapping[str, Tensor], n: int, factors: list[str]) -> Layout:
         if not self._layouts:
             self._prepare()
-        staging = Staging(values, self.device)
-        tensors = staging.tensors
-        return Layout(
-            staging,
-            [staged_batch(tensors, i) for i in range(n)],
-            {name: tensors[f"factor/{name}"] for name in factors},
-            tensors["lr"],
-        )
+        return lay_out(values, n, factors, self.device)
 
     def _prepare(self) -> None:
         """What every graph will use gets its place. Gradients get theirs in the first step, which is not captured; a

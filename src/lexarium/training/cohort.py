@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -35,11 +35,10 @@ from lexarium.training.captured import (
     Layout,
     Replays,
     Ring,
-    Staging,
     common_lengths,
     flat_values,
+    lay_out,
     rectangular,
-    staged_batch,
 )
 from lexarium.training.program import AHEAD, Program, StepResult, means, weights_of
 from lexarium.training.program import compiled as compiled_form
@@ -208,7 +207,7 @@ class Cohort:
             )
         shape = tuple((k, tuple(v.shape), v.dtype) for k, v in values.items())
         if shape not in self._layouts:
-            self._layouts[shape] = self._lay_out(values, len(batches[0]), list(weights[0]))
+            self._layouts[shape] = lay_out(values, len(batches[0]), list(weights[0]), self.device)
         layout = self._layouts[shape]
         layout.staging.fill(values)
         self._replays(shape, lambda: self._carry_out(layout))
@@ -219,16 +218,6 @@ class Cohort:
         )
         for trainer in self.trainers:
             trainer.step += 1
-
-    def _lay_out(self, values: Mapping[str, Tensor], n: int, factors: list[str]) -> Layout:
-        staging = Staging(values, self.device)
-        tensors = staging.tensors
-        return Layout(
-            staging,
-            [staged_batch(tensors, i) for i in range(n)],
-            {name: tensors[f"factor/{name}"] for name in factors},
-            tensors["lr"],
-        )
 
     def _each(
         self, inputs: dict[str, Tensor], targets: dict[str, Tensor], factors: dict[str, Tensor]
