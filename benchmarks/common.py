@@ -18,7 +18,9 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import date
 from importlib import metadata
@@ -90,6 +92,20 @@ def rounds_of(found: dict[str, list[float]], rounds: int, warmup: int = 2) -> li
     return [
         {k: statistics.median(v[r * size : (r + 1) * size]) for k, v in times.items()} for r in range(rounds)
     ]
+
+
+def each(names: Sequence[str], work: Callable[[str, Path], None]) -> None:
+    """Carry out comparisons by name, with a folder they share; one that fails does not keep the others from it."""
+    failed = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            try:
+                work(name, Path(folder))
+            except Exception:
+                traceback.print_exc()
+                failed.append(name)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, float]:

@@ -14,9 +14,6 @@ ours in bf16 with nanoGPT's algorithm in fp32. Parity: the first 20 losses are e
 
 from __future__ import annotations
 
-import sys
-import tempfile
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,16 +119,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=PEERS, default=list(PEERS), metavar="NAME")
     options = parser.parse_args()
     settle(1)
-    failed = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in options.only:
-            try:
-                measure(name, PEERS[name], options, Path(folder))
-            except Exception:
-                traceback.print_exc()
-                failed.append(name)
-    if failed:
-        sys.exit(f"failed: {', '.join(failed)}")
+    common.each(options.only, lambda name, folder: measure(name, PEERS[name], options, folder))
 
 
 if __name__ == "__main__":

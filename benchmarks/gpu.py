@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -320,16 +318,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.smoke and not torch.cuda.is_available():
         sys.exit("no CUDA device here; these goals stay open (--smoke tries the script on the CPU)")
-    failed = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in options.only:
-            try:
-                WORK[name](Bench(options, Path(folder)))
-            except Exception:
-                traceback.print_exc()
-                failed.append(name)
-    if failed:
-        sys.exit(f"failed: {', '.join(failed)}")
+    common.each(options.only, lambda name, folder: WORK[name](Bench(options, folder)))
 
 
 if __name__ == "__main__":
