@@ -143,7 +143,7 @@ def _weights(talk: Talk, what: str, runs_dir: Path, output: Path, step: int | No
     from lexarium.foundation.files import Directory, verify
     from lexarium.studies.assembly import load_model, resolve_step
     from lexarium.studies.run import Run
-    from lexarium.tokens.tokenizers import FILE
+    from lexarium.tokens.tokenizers import FILES
     from lexarium.training import checkpoint
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -157,7 +157,9 @@ def _weights(talk: Talk, what: str, runs_dir: Path, output: Path, step: int | No
         output.rmdir()
     with Directory(output) as directory:
         directory.write("model.safetensors", (folder / "model.safetensors").read_bytes())
-        directory.write(FILE, (run.path / FILE).read_bytes())
+        for name in FILES:
+            if (run.path / name).exists():
+                directory.write(name, (run.path / name).read_bytes())
         directory.write("config.yaml", (run.path / "config.yaml").read_bytes())
         directory.write("README.md", model_card(run, at, model, parts.objective))
         directory.commit(run=run.path.name, step=at)

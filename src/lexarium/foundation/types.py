@@ -76,8 +76,26 @@ class Document:
     channels: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of a corpus that can be read without the others: in another process, again after an interruption.
+
+    `name` says to people what it is; `size` is in bytes, for progress; `where` is how the corpus finds it.
+    """
+
+    name: str
+    size: int
+    where: tuple[int, ...]
+
+
 class Corpus(Protocol):
-    """What every corpus offers. A class in `corpora/` with `kind = "corpus"` is found by its `name`."""
+    """What every corpus offers. A class in `corpora/` with `kind = "corpus"` is found by its `name`.
+
+    A corpus of any size also offers `parts() -> list[Part]` and `read(part, counts) -> Iterator[tuple[str, Document]]`,
+    the documents of a part with the split of each; `counts` (name -> number) takes up what was mended on the way.
+    Then `documents(split)` gives the same, part after part. `record() -> dict` is what its store's manifest
+    keeps about it.
+    """
 
     config: ComponentConfig
 

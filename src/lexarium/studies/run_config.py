@@ -83,6 +83,13 @@ def _default(kind: str, name: str) -> Any:
     return lambda: registry.find(kind, name).Config()
 
 
+class DataConfig(Config):
+    """A corpus and a tokenizer: what a token store is made of."""
+
+    corpus: component("corpus")  # type: ignore[valid-type]
+    tokenizer: component("tokenizer")  # type: ignore[valid-type]
+
+
 class RunConfig(Config):
     """One point. Every default is written out in the run's `config.yaml`."""
 
