@@ -216,7 +216,7 @@ def test_a_failing_part_fails_the_command_with_its_place(script: Path, tmp_path:
     process = start(script, tmp_path / "corpus", tmp_path / "stores", workers)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert errors.strip() == f"document 137 of split 'train': has no token ('  ')"
+    assert errors.strip() == "document 137 of split 'train': has no token ('  ')"
     assert list((tmp_path / "stores").iterdir()) == []
 
 

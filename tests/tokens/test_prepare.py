@@ -72,7 +72,9 @@ def test_progress_counts_documents_and_tokens(tmp_path: Path, monkeypatch: pytes
         corpus_config(tmp_path / "corpus"),
         tokenizer_config(),
         tmp_path / "stores",
-        progress=lambda tally: told.append((dict(tally.documents), tally.tokens)) if tally.stage == "tokens" else None,
+        progress=lambda tally: (
+            told.append((dict(tally.documents), tally.tokens)) if tally.stage == "tokens" else None
+        ),
     )
     assert told == [({"train": 2, "val": 0}, 3), ({"train": 3, "val": 0}, 6), ({"train": 3, "val": 1}, 7)]
 

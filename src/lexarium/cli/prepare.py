@@ -93,10 +93,14 @@ def _groups(
 
     path = Path(target).expanduser()
     pattern = any(c in target for c in "*?[")
-    text = path.suffix not in (".yaml", ".yml") and (pattern or (path.exists() and not (path / "config.yaml").exists()))
+    text = path.suffix not in (".yaml", ".yml") and (
+        pattern or (path.exists() and not (path / "config.yaml").exists())
+    )
     if text:
         data = {"corpus": {"type": "text_files", "path": target}, "tokenizer": {"type": "bpe"}}
-        source = overlay(Source(data, {(): "text named on the command line"}), parse_overrides(overrides), "command line")
+        source = overlay(
+            Source(data, {(): "text named on the command line"}), parse_overrides(overrides), "command line"
+        )
         return [(validate(DataConfig, source), [])]
     points = load_target(target, runs_dir, preset, overrides, trust=trust).points(runs_dir)
     return [(members[0].config, members) for members in by_store(points)]
@@ -135,9 +139,15 @@ def _estimates(talk: Talk, groups: Sequence[Group], runs_dir: Path, workers: int
         talk.say(f"{e['store']}: " + ("is there already" if e["finished"] else "would be made"))
         talk.say(f"  text {e['size'] / 1e6:,.1f} MB in {e['parts']:,} parts, about {e['tokens']:,} tokens")
         talk.say(f"  disk about {e['disk'] / 1e6:,.1f} MB of {e['free'] / 1e6:,.1f} MB free")
-        told = "" if e["trained"] else "; the tokenizer is not trained yet, a small one stood in, and its training is not counted"
+        told = (
+            ""
+            if e["trained"]
+            else "; the tokenizer is not trained yet, a small one stood in, and its training is not counted"
+        )
         who = f"{workers} processes" if workers > 1 else "one process"
-        talk.say(f"  tokenising about {duration(e['seconds'])} with {who} (measured on {e['sample'] / 1e6:.1f} MB{told})")
+        talk.say(
+            f"  tokenising about {duration(e['seconds'])} with {who} (measured on {e['sample'] / 1e6:.1f} MB{told})"
+        )
         if e["disk"] > e["free"]:
             talk.say("  WARNING: the disk is too small")
     talk.data({"estimates": found})

@@ -240,13 +240,42 @@ def opened(file: TextFile, raw: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
             handle = stack.enter_context(gzip.GzipFile(fileobj=handle))
         elif file.compression == "zstd":
             zstandard: Any = need("zstandard", "data", f"to read {file.path}")
-            damage = (zstandard.ZstdError,)
-            reader = zstandard.ZstdDecompressor().stream_reader(handle, read_across_frames=True)
-            handle = stack.enter_context(io.BufferedReader(reader))
+            damage = (zstandard.ZstdError, EOFError)
+            handle = stack.enter_context(io.BufferedReader(_Zstd(handle, zstandard), 1 << 20))
         try:
             yield handle
         except damage as error:
-            raise UserError(f"{file.path}: not whole {file.compression} data ({error}); mend the download") from None
+            raise UserError(
+                f"{file.path}: not whole {file.compression} data ({error}); mend the download"
+            ) from None
+
+
+class _Zstd(io.RawIOBase):
+    """Content of zstd frames; a file that ends inside a frame is an EOFError (the library's own reader just ends)."""
+
+    def __init__(self, raw: IO[bytes], library: Any) -> None:
+        self._raw, self._library = raw, library
+        self._frame: Any = None
+        self._rest = self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            data = self._rest or self._raw.read(1 << 17)
+            self._rest = b""
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("it ends inside a frame")
+                return 0
+            self._frame = self._frame or self._library.ZstdDecompressor().decompressobj()
+            self._ready = self._frame.decompress(data)
+            if self._frame.eof:
+                self._rest, self._frame = self._frame.unused_data, None
+        n = min(len(buffer), len(self._ready))
+        buffer[:n], self._ready = self._ready[:n], self._ready[n:]
+        return n
 
 
 # --- text -------------------------------------------------------------------------------------------

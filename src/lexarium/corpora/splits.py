@@ -81,5 +81,7 @@ class Splitter:
 def field_of(fields: dict[str, FieldValue], name: str, where: str) -> FieldValue:
     """A field's value; raises UserError when the document has none."""
     if name not in fields:
-        raise UserError(f"{where}: no field {name!r} (fields: {', '.join(fields) or 'none'}); name it in corpus.fields")
+        raise UserError(
+            f"{where}: no field {name!r} (fields: {', '.join(fields) or 'none'}); name it in corpus.fields"
+        )
     return fields[name]

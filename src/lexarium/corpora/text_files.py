@@ -86,7 +86,9 @@ class TextFiles:
             if self.block_bytes & (self.block_bytes - 1):
                 raise ValueError(f"block_bytes {self.block_bytes} is not a power of two")
             if taken := {"file", "place"} & set(self.fields):
-                raise ValueError(f"fields: {sorted(taken)[0]!r} is what every document has already; rename the column")
+                raise ValueError(
+                    f"fields: {sorted(taken)[0]!r} is what every document has already; rename the column"
+                )
             return self
 
     def __init__(self, config: Config) -> None:
@@ -111,14 +113,20 @@ class TextFiles:
             for file in reading.find_files(paths, c.format, where) if paths else ():
                 other = next((r for r, f in found if f.path.resolve() == file.path.resolve()), None)
                 if other:
-                    raise UserError(f"{where}: {file.path} is also named for {other}; a file belongs to one split")
+                    raise UserError(
+                        f"{where}: {file.path} is also named for {other}; a file belongs to one split"
+                    )
                 found.append((role, file))
         return found
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
         """train, and what is held out of it or named beside it."""
-        named = {role for role, paths in zip(ROLES, (1, self.config.val_path, self.config.test_path), strict=True) if paths}
+        named = {
+            role
+            for role, paths in zip(ROLES, (1, self.config.val_path, self.config.test_path), strict=True)
+            if paths
+        }
         return tuple(role for role in ROLES if role in named or role in self._splitter.names)
 
     def symbols(self) -> list[str]:

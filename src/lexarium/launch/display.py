@@ -77,12 +77,12 @@ class Pace:
         self.done[name] = done
 
     @property
-    def total(self) -> int:
+    def total(self) -> float:
         """All work."""
         return sum(self.totals.values())
 
     @property
-    def sum(self) -> int:
+    def sum(self) -> float:
         """Work done."""
         return sum(self.done.values())
 

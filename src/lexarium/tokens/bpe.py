@@ -45,7 +45,7 @@ def refuse_surrogates(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UserError(
-            f"not valid Unicode: half a surrogate pair at character {error.start} (in {ascii(text[error.start : error.start + 20])});"
+            f"not valid Unicode: half a surrogate pair at character {error.start} (in {text[error.start : error.start + 20]!a});"
             " save the text as UTF-8"
         ) from None
 
@@ -126,8 +126,8 @@ class ByteLevelBPE(_Bytes):
 
         wanted = self.config.vocab_size
         tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-        tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=wanted,
             special_tokens=[END],
@@ -162,7 +162,9 @@ class ByteLevelBPE(_Bytes):
         model = json.loads(tokenizer.to_str())["model"]
         byte_of, ordered = byte_characters(), sorted(model["vocab"].items(), key=lambda item: item[1])
         if model["type"] != "BPE" or not ordered or ordered[0][0] != END:
-            raise Damaged(f"{FILE}: expected byte-level BPE whose id 0 is {END}, found a {model['type']} model")
+            raise Damaged(
+                f"{FILE}: expected byte-level BPE whose id 0 is {END}, found a {model['type']} model"
+            )
         self.symbols = [symbol for symbol, _ in ordered]
         self.tokens = [b"", *(bytes(byte_of[c] for c in symbol) for symbol in self.symbols[1:])]
         self._merges = model["merges"]
@@ -206,7 +208,7 @@ class ByteLevelBPE(_Bytes):
         return _Checked(fast.encode_ordinary, self._slow)
 
     def _slow(self, text: str) -> list[int]:
-        return self._reference.encode(text, add_special_tokens=False).ids  # type: ignore[no-any-return]
+        return self._reference.encode(text, add_special_tokens=False).ids
 
 
 class _Checked:
@@ -222,7 +224,7 @@ class _Checked:
     def __call__(self, text: str) -> list[int]:
         if self.agrees and not text.isascii():
             self._look(text)
-        return self._fast(text) if self.agrees else self._reference(text)  # type: ignore[no-any-return]
+        return self._fast(text) if self.agrees else self._reference(text)
 
     def _look(self, text: str) -> None:
         """Compare the engines on the lines that hold code points not met before."""
@@ -276,8 +278,8 @@ class ByteTokenizer(_Bytes):
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
         tokenizer = Tokenizer(models.BPE(vocab={s: i for i, s in enumerate(self.symbols)}, merges=[]))
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)  # type: ignore[assignment]
-        tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.decoder = decoders.ByteLevel()
         tokenizer.add_special_tokens([END])
         return str(tokenizer.to_str())
 
@@ -285,5 +287,3 @@ class ByteTokenizer(_Bytes):
         """ids (L,) int64: byte + 1. Raises UserError for half a surrogate pair."""
         refuse_surrogates(text)
         return np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.int64) + 1
-
-

@@ -86,7 +86,11 @@ def _tokenizer(config: ComponentConfig, folder: Path, documents: list[Document])
             return open_tokenizer(config, place), True
     cls: Any = registry.find("tokenizer", config.type)
     size = getattr(config, "vocab_size", None)
-    small = config.model_copy(update={"vocab_size": min(size, 1000)}) if size and config.type in ("bpe", "sentencepiece") else config
+    small = (
+        config.model_copy(update={"vocab_size": min(size, 1000)})
+        if size and config.type in ("bpe", "sentencepiece")
+        else config
+    )
     tokenizer = cls(small)
     tokenizer.train(_Sample(documents))
     return tokenizer, False

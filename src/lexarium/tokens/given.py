@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -78,12 +77,16 @@ class GivenTokenizer:
         self.roles = {}
         for role, token in self.special_tokens.items():
             if token not in known:
-                raise UserError(f"{path}: has no token {token!r} for {role}; set tokenizer.{role.removesuffix('_token')}")
+                raise UserError(
+                    f"{path}: has no token {token!r} for {role}; set tokenizer.{role.removesuffix('_token')}"
+                )
             self.roles[role.removesuffix("_token")] = known[token]
         if END in known:
             self.roles = {"bos": known[END], "eos": known[END]} | self.roles
         self.roles.setdefault("pad", self.roles.get("eos", self.roles.get("bos", 0)))
-        self._special = {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
+        self._special = {
+            i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special
+        }
 
     @property
     def vocab_size(self) -> int:
@@ -130,7 +133,9 @@ class GivenTokenizer:
             length = lambda symbol: 1 if _is_byte(symbol) else len(symbol.replace("▁", " ").encode("utf-8"))
         else:
             return None
-        return np.array([0 if i in self._special else length(s) for i, s in enumerate(self.symbols)], dtype=np.int64)
+        return np.array(
+            [0 if i in self._special else length(s) for i, s in enumerate(self.symbols)], dtype=np.int64
+        )
 
 
 def _is_byte(symbol: str) -> bool:
@@ -182,13 +187,17 @@ class Ids:
 
         vocabulary = {str(i): i for i in range(self.vocab_size)}
         tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=str(self.config.eos)))
-        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         return str(tokenizer.to_str())
 
     @property
     def special_tokens(self) -> dict[str, str]:
         """For transformers."""
-        return {"bos_token": str(self.config.bos), "eos_token": str(self.config.eos), "pad_token": str(self.config.eos)}
+        return {
+            "bos_token": str(self.config.bos),
+            "eos_token": str(self.config.eos),
+            "pad_token": str(self.config.eos),
+        }
 
     def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """Ids written as numbers, and where each begins."""
@@ -220,4 +229,4 @@ class Ids:
 
     def byte_lengths(self) -> None:
         """Not known."""
-        return None
+        return

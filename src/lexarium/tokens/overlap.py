@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from lexarium.tokens import in_place
+
 NGRAM = 13
 """Tokens of a stretch; 13 is what Brown et al. (2020, appendix C) look for between training and test data."""
 DOCUMENTS = 1 << 22
@@ -44,7 +46,10 @@ def overlap(folder: Path, splits: dict[str, dict[str, Any]]) -> dict[str, Any]:
 def _arrays(folder: Path, entry: dict[str, Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(ids, offsets) of every part."""
     for part in entry["parts"]:
-        ids = np.load(folder / f"{part['name']}.ids.npy", mmap_mode="r", allow_pickle=False)
+        if "in_place" in part:
+            ids = in_place.ids_of(part, {})
+        else:
+            ids = np.load(folder / f"{part['name']}.ids.npy", mmap_mode="r", allow_pickle=False)
         yield ids, np.load(folder / f"{part['name']}.docs.npy", allow_pickle=False)
 
 
@@ -55,7 +60,10 @@ def _stretches(folder: Path, entry: dict[str, Any]) -> Iterator[tuple[np.ndarray
         while first < len(offsets) - 1:
             last = int(np.searchsorted(offsets, offsets[first] + STRETCH, side="right")) - 1
             last = max(first + 1, last)
-            yield ids[offsets[first] : offsets[last]].astype(np.uint64), offsets[first : last + 1] - offsets[first]
+            yield (
+                ids[offsets[first] : offsets[last]].astype(np.uint64),
+                offsets[first : last + 1] - offsets[first],
+            )
             first = last
 
 
@@ -96,15 +104,17 @@ def _grams(ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 def _shared_grams(folder: Path, train: dict[str, Any], others: dict[str, dict[str, Any]]) -> dict[str, float]:
     """`{"val in train": 0.012}`: the share of each held-out split's n-grams that train holds too."""
-    wanted: dict[str, tuple[np.uint64, np.ndarray]] = {}
+    wanted: dict[str, np.ndarray] = {}
     for name, entry in others.items():
         share = np.uint64(max(1, entry["tokens"] // GRAMS))
-        hashes = [h[h % share == 0] for h in (_grams(*stretch) for stretch in _stretches(folder / name, entry))]
-        wanted[name] = (share, np.concatenate(hashes) if hashes else np.zeros(0, dtype=np.uint64))
-    if not any(len(grams) for _, grams in wanted.values()):
+        found = [
+            h[h % share == 0] for h in (_grams(*stretch) for stretch in _stretches(folder / name, entry))
+        ]
+        wanted[name] = np.concatenate([np.zeros(0, dtype=np.uint64), *found])
+    if not any(len(grams) for grams in wanted.values()):
         return {}
     low = np.uint64((1 << _TABLE_BITS) - 1)
-    known = np.unique(np.concatenate([grams for _, grams in wanted.values()]))
+    known = np.unique(np.concatenate(list(wanted.values())))
     table = np.zeros(1 << _TABLE_BITS, dtype=bool)
     table[(known & low).astype(np.int64)] = True
     seen = np.zeros(len(known), dtype=bool)
@@ -115,6 +125,6 @@ def _shared_grams(folder: Path, train: dict[str, Any], others: dict[str, dict[st
         seen[place[known[place] == hashes]] = True
     return {
         f"{name} in train": float(seen[np.searchsorted(known, grams)].mean())
-        for name, (_, grams) in wanted.items()
+        for name, grams in wanted.items()
         if len(grams)
     }

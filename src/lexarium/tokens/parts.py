@@ -151,7 +151,9 @@ def build(job: Job, tools: Tools) -> Outcome:
             "digest": job.digest,
             "documents": read,
             "last": last,
-            "parts": {split: group.write(tools.store / split, name) for split, group in sorted(groups.items())},
+            "parts": {
+                split: group.write(tools.store / split, name) for split, group in sorted(groups.items())
+            },
             "counts": {k: n - outcome.counts.get(k, 0) for k, n in counts.items()},
         }
         write_json(_record_path(job, len(records), tools.records), record)
@@ -258,9 +260,9 @@ class _Group:
     def write(self, folder: Path, name: str) -> dict[str, Any]:
         """Write the part's files; returns its entry in the manifest."""
         offsets = np.concatenate([[0], np.cumsum([len(x) for x in self._ids])]).astype(np.int64)
-        data = {f"{name}.ids.npy": _npy(np.concatenate(self._ids)), f"{name}.docs.npy": _npy(offsets)}
+        data = {f"{name}.ids.npy": npy(np.concatenate(self._ids)), f"{name}.docs.npy": npy(offsets)}
         for channel, values in self._channels.items():
-            data[f"{name}.{channel}.npy"] = _npy(np.concatenate(values).astype(np.int32))
+            data[f"{name}.{channel}.npy"] = npy(np.concatenate(values).astype(np.int32))
         fields, types, levels = self._fields()
         if fields is not None:
             data[f"{name}.fields.parquet"] = fields
@@ -308,7 +310,8 @@ def ids_of(tokenizer: Any, text: str) -> np.ndarray:
     return quick(text) if quick else tokenizer.encode(text)[0]
 
 
-def _npy(array: np.ndarray) -> bytes:
+def npy(array: np.ndarray) -> bytes:
+    """Content of a .npy file."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()

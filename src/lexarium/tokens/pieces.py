@@ -26,7 +26,7 @@ from lexarium.foundation.extras import need
 from lexarium.foundation.files import Damaged, dumps, sha256_file, sha256_json
 from lexarium.foundation.types import Corpus, UserError, gist
 from lexarium.tokens.bpe import END, refuse_surrogates
-from lexarium.tokens.tokenizers import FILE, first_characters
+from lexarium.tokens.tokenizers import first_characters
 from lexarium.tokens.training_text import TrainingText
 
 SPACE = "▁"
@@ -58,7 +58,13 @@ class SentencePiece:
 
         @model_validator(mode="after")
         def _fits(self) -> SentencePiece.Config:
-            given = {"model", "vocab_size", "splits", "sample_bytes", "character_coverage"} & self.model_fields_set
+            given = {
+                "model",
+                "vocab_size",
+                "splits",
+                "sample_bytes",
+                "character_coverage",
+            } & self.model_fields_set
             if self.path is not None and any(
                 getattr(self, name) != type(self).model_fields[name].default for name in given
             ):
@@ -115,13 +121,15 @@ class SentencePiece:
         self._data, self._model = data, model
         self.symbols = [model.id_to_piece(i) for i in range(model.vocab_size())]
         self._special = {i for i in range(len(self.symbols)) if model.is_control(i) or model.is_unknown(i)}
-        self._byte_ids = {
-            int(piece[3:5], 16): i for i, piece in enumerate(self.symbols) if model.is_byte(i)
-        }
+        self._byte_ids = {int(piece[3:5], 16): i for i, piece in enumerate(self.symbols) if model.is_byte(i)}
         known = {"bos": model.bos_id(), "eos": model.eos_id(), "pad": model.pad_id()}
         found = {role: i for role, i in known.items() if i >= 0}
         end = found.get("eos", found.get("bos"))
-        self.roles = {"pad": 0 if end is None else end, **({} if end is None else {"eos": end, "bos": end}), **found}
+        self.roles = {
+            "pad": 0 if end is None else end,
+            **({} if end is None else {"eos": end, "bos": end}),
+            **found,
+        }
         self._exact = len(self._byte_ids) == 256 and model.decode(model.encode("  a \n b ")) == "  a \n b "
 
     @property
@@ -158,10 +166,12 @@ class SentencePiece:
                 unk_token=None if unknown is None else self.symbols[unknown],
             )  # fmt: skip
         tokenizer = Tokenizer(model)
-        tokenizer.normalizer = normalizers.Replace(" ", SPACE)  # type: ignore[assignment]
+        tokenizer.normalizer = normalizers.Replace(" ", SPACE)
         steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-        tokenizer.decoder = decoders.Sequence(steps)  # type: ignore[assignment]
-        tokenizer.add_special_tokens([AddedToken(self.symbols[i], special=True) for i in sorted(self._special)])
+        tokenizer.decoder = decoders.Sequence(steps)
+        tokenizer.add_special_tokens(
+            [AddedToken(self.symbols[i], special=True) for i in sorted(self._special)]
+        )
         return json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, indent=1)
 
     def _kind(self) -> str:

@@ -21,7 +21,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lexarium.foundation import registry
 from lexarium.foundation.config import ComponentConfig, identity
@@ -37,6 +37,7 @@ from lexarium.foundation.files import (
 )
 from lexarium.foundation.lock import Held, Lock, held
 from lexarium.foundation.types import Corpus, Document, UserError
+from lexarium.tokens import in_place
 from lexarium.tokens.overlap import overlap
 from lexarium.tokens.parts import MAX_LEVELS, Interrupted, Job, Outcome, Recipe, Tools, run
 from lexarium.tokens.store import TokenStore
@@ -233,6 +234,8 @@ class _Work:
 
     def tokens(self) -> tuple[dict[str, list[dict[str, Any]]], dict[str, int]]:
         """Tokenise every part; split -> entries of its parts, and what was mended."""
+        if hasattr(self.corpus, "token_parts"):
+            return self._given_tokens(), {}
         tools = Tools(self.corpus, self.tokenizer(), self.store, self._records)
         if self.workers > 1:
             recipes = Recipe.of("corpus", self._corpus_config), Recipe.of("tokenizer", self._tokenizer_config)
@@ -253,6 +256,22 @@ class _Work:
             self._progress(tally)
         self._check_splits(found.parts)
         return {split: found.parts[split] for split in self.corpus.splits}, found.counts
+
+    def _given_tokens(self) -> dict[str, list[dict[str, Any]]]:
+        """Parts of ids that exist already."""
+        corpus, found, tally = cast(Any, self.corpus), dict[str, list[dict[str, Any]]](), Tally()
+        for split in corpus.splits:
+            make_directory(self.store / split)
+            remove_leftovers(self.store / split)
+            for entry in in_place.build(
+                corpus.token_parts(split), self.tokenizer().vocab_size, self.store / split
+            ):
+                found.setdefault(split, []).append(entry)
+                tally.tokens += entry["tokens"]
+                tally.documents[split] = tally.documents.get(split, 0) + entry["documents"]
+                self._progress(tally)
+        self._check_splits(found)
+        return found
 
     def _jobs(self) -> tuple[Iterator[Job], int]:
         """What there is to do, and how many bytes that is (0 = not known)."""
@@ -275,7 +294,9 @@ class _Work:
                 first = parts[split][0][what]
                 other = next((p[what] for p in parts[split] if p[what] != first), None)
                 if other is not None:
-                    raise UserError(f"documents of split {split!r} have different {what}: {first} and {other}")
+                    raise UserError(
+                        f"documents of split {split!r} have different {what}: {first} and {other}"
+                    )
         channels = sorted({tuple(entries[0]["channels"]) for entries in parts.values()})
         if len(channels) > 1:
             raise UserError(f"splits carry different channels: {channels}; every split needs the same")
