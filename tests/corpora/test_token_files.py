@@ -175,3 +175,33 @@ def test_a_text_tokenizer_is_not_trained_on_ids(tmp_path: Path) -> None:
         UserError, match="corpus token_files holds ids, no text: choose tokenizer ids, or file"
     ):
         prepare(*config(write(tmp_path, "bin"), {"type": "bpe", "vocab_size": 300}), tmp_path / "stores")
+
+
+# --- written and read again -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("separator", [None, 0])
+@pytest.mark.parametrize("form", ["h5", "bin", "npy"])
+def test_what_is_exported_is_read_again(
+    tmp_path: Path, form: str, separator: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lexarium.tokens import export
+
+    monkeypatch.setattr(export, "AT_ONCE", 3000)
+    store = prepare(*config(write(tmp_path, "bin"), document_tokens=7001), tmp_path / "stores")
+    path = tmp_path / f"out.{form}"
+    n = export.write_tokens(store, store.view("train"), path, form, separator)
+    (back,) = [prepare(*config(path, split={"by": "end", "val": 0.0}), tmp_path / "again")]
+    ids = joined(back, "train")
+    found = store.split("train")
+    want = [np.append(found.tokens(i), [] if separator is None else [separator]) for i in range(len(found))]
+    assert len(ids) == n and np.array_equal(ids, np.concatenate(want))
+    assert not list(tmp_path.glob(".out*"))
+    if form == "bin":
+        assert np.array_equal(np.fromfile(path, np.uint16), ids), "as nanoGPT reads it"
+    if form == "h5":
+        with h5py.File(path) as file:
+            assert file["tokens"].dtype == np.int32 and file["tokens"].maxshape == (None,)
+            assert file["tokens"].attrs["vocab_size"] == 1000
+    with pytest.raises(UserError, match="the separator 1000 is outside the vocabulary of 1,000"):
+        export.write_tokens(store, store.view("train"), path, form, 1000)

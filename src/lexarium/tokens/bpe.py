@@ -12,6 +12,7 @@ pair, and a vocabulary larger than the text has pairs for.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from functools import cached_property
@@ -173,7 +174,7 @@ class ByteLevelBPE(_Bytes):
 
     def fingerprint(self) -> str:
         """Hash of vocabulary and merges."""
-        return sha256_json([self.config.type, self.symbols, self._merges])
+        return hashlib.sha256(json.dumps([self.config.type, self.symbols, self._merges]).encode()).hexdigest()
 
     def dump(self) -> str:
         """Contents of `tokenizer.json`."""
