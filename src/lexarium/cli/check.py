@@ -82,7 +82,8 @@ def _print_arms(talk: Talk, found: Meant, points: Sequence[Point], runs_dir: Pat
     )
     if any(r["vocab_size"] is None for r in rows):
         talk.say(
-            "(documents, vocabulary and parameters are known once the data are prepared: `lexarium prepare`)"
+            "(documents, vocabulary, parameters and the steps of train.epochs are known once the data are prepared:"
+            " `lexarium prepare`)"
         )
     shared = f" ({len(points) - distinct} points share a run)" if distinct < len(points) else ""
     talk.say(f"{distinct} run{'s' * (distinct != 1)}{shared}: fine")
@@ -117,8 +118,30 @@ def size(config: RunConfig, runs_dir: Path, known: dict[str, int | None]) -> dic
         "vocab_size": vocab_size,
         "parameters": None if vocab_size is None else count_parameters(model),
         "non_embedding": count_parameters(model, non_embedding=True),
-        "max_steps": config.train.max_steps,
+        "max_steps": config.train.max_steps or steps(config, runs_dir),
     }
+
+
+def steps(config: RunConfig, runs_dir: Path) -> int | None:
+    """Updates that `train.epochs` comes to, if the run's token store is there."""
+    from lexarium.foundation.files import MANIFEST
+    from lexarium.studies.assembly import make
+    from lexarium.tokens.loader import Loader
+    from lexarium.tokens.prepare import open_tokenizer
+    from lexarium.tokens.store import TokenStore
+
+    folder = store_folder(config, runs_dir)
+    if not (folder / MANIFEST).exists():
+        return None
+    loader = Loader(
+        TokenStore(folder).view("train", config.view),
+        make("packing", config.packing),
+        make("direction", config.direction),
+        make("objective", config.objective, open_tokenizer(config.tokenizer, folder)),
+        global_batch_size=config.train.global_batch_size,
+        order_seed=config.factor_seed("order"),
+    )
+    return config.train.steps(loader.examples_per_epoch)
 
 
 def vocabulary(config: RunConfig, runs_dir: Path) -> int | None:

@@ -24,8 +24,8 @@ class EvaluationConfig(ComponentConfig):
     items: bool = outside_identity(True)
     """Keep the per-item table of the last step (of every step: `lexarium evaluate RUN --step S`)."""
 
-    def due(self, step: int, max_steps: int) -> bool:
-        """Whether the evaluation runs at a step."""
+    def due(self, step: int, max_steps: int | None) -> bool:
+        """Whether the evaluation runs at a step; max_steps None = the last step is not known."""
         return step == max_steps or step in self.at or bool(self.every and step % self.every == 0)
 
 

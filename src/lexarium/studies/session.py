@@ -63,6 +63,8 @@ class Session:
             step is None,
             attempt.say,
         )
+        if world.main and self.config.train.max_steps is None:
+            self.run.files.set_status(max_steps=self.trainer.max_steps)
         self._record_plan(cohort)
         self._used: tuple[float, float] | tuple[()] | None = None
         self._resume(step, skipped)
@@ -161,7 +163,7 @@ class Session:
 
         def due(step: int, last: bool) -> list[str]:
             return [
-                evaluation_name(e) for e in config.evaluations if last or e.due(step, config.train.max_steps)
+                evaluation_name(e) for e in config.evaluations if last or e.due(step, self.trainer.max_steps)
             ]
 
         history = lambda step: series(run.files, config.stop_when.metric, step) if config.stop_when else []
@@ -229,7 +231,7 @@ class Session:
         state = DONE if finished or early else PREEMPTED
         if self.world.main:
             message = "" if state == DONE else self.flag.reason or "another process asked to stop"
-            if early and trainer.step < trainer.config.max_steps:
+            if early and trainer.step < trainer.max_steps:
                 message = f"stop_when ended training at step {trainer.step}"
             run.files.event(state, step=trainer.step, message=message)
             run.files.set_status(state=state, step=trainer.step, message=message)
@@ -273,6 +275,7 @@ def build_trainer(
         say=say,
     )
     schedule = make("schedule", config.schedule)
-    trainer = Trainer(program, loader.batches, schedule.scale, train, [])
+    steps = train.steps(loader.examples_per_epoch)
+    trainer = Trainer(program, loader.batches, schedule.scale, train, [], steps)
     trainer.choice = choice
     return trainer, loader
