@@ -79,7 +79,7 @@ OUTSIDE = {
     "PlanConfig": {"device", "program", "cohort", "recompute", "threads", "workers"},
     "RunConfig": {"checkpoint", "plan", "evaluations"},
     **dict.fromkeys(
-        ("EvaluationConfig", "SplitsConfig", "Loss.Config", "RuleChoice.Config"),
+        ("EvaluationConfig", "SplitsConfig", "Loss.Config", "RuleChoice.Config", "Snippets.Config"),
         {"name", "every", "at", "items"},
     ),
 }

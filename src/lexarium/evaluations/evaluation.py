@@ -30,7 +30,11 @@ class EvaluationConfig(ComponentConfig):
 
 
 class Evaluation(Protocol):
-    """Asks a scorer and answers with numbers and a per-item table."""
+    """Asks a scorer and answers with numbers and a per-item table.
+
+    Two things it may have beside these: `items_at_every_step = True`, where its table is what it is for, and
+    `log_line(result) -> str`, one line for the log of a run in training.
+    """
 
     asks: frozenset[str]
     """The scorer's questions it uses: token_scores, next_scores, generate, hidden."""

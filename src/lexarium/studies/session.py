@@ -188,7 +188,8 @@ class Session:
         run, parts, program = self.run, self.parts, self.trainer.program
         evaluation = run.evaluation(name)
         asked = evaluation_identity(evaluation)
-        wants_items = evaluation.items and last
+        built = self._built[name]
+        wants_items = evaluation.items and (last or getattr(built, "items_at_every_step", False))
         table = run.files.evaluation_file(name, step).with_suffix(".parquet")
         if run.files.evaluated(name, step, asked) and (table.exists() or not wants_items):
             return
@@ -201,7 +202,7 @@ class Session:
             self.config.train.precision,
         )
         try:
-            result = self._built[name].run(scorer, run.key(name, step))
+            result = built.run(scorer, run.key(name, step))
         except Exception:
             if self.world.size == 1 and self.trainer.step:  # the others would wait for ever
                 # a broken evaluation must not cost the steps since the last checkpoint
@@ -209,6 +210,8 @@ class Session:
             raise
         self.attempt.lock.check()
         run.files.write_evaluation(name, step, result, asked, items=wants_items)
+        if hasattr(built, "log_line"):
+            self.attempt.say(f"{run.path.name}: step {step:,}: {name}: {built.log_line(result)}")
 
     # -- training ------------------------------------------------------------------------------------
 
