@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -184,12 +184,11 @@ def store_folder(config: RunConfig, runs_dir: Path) -> Path:
 def annotated(point: Point, found: Meant, runs_dir: Path) -> str:
     """A point's resolved configuration as YAML with the origin of every value as a comment."""
     from lexarium.foundation.config import resolved
+    from lexarium.foundation.source import annotated_yaml
 
     source = _source(point, found, runs_dir)
     where = lambda place: _origin(point.config, source, place)
-    return f"# {point.name}: {point.run}\n" + "".join(
-        f"{line}\n" for line in _lines(resolved(point.config), where)
-    )
+    return f"# {point.name}: {point.run}\n" + annotated_yaml(resolved(point.config), where)
 
 
 def _source(point: Point, found: Meant, runs_dir: Path) -> Source | None:
@@ -229,32 +228,3 @@ def _is_default(config: Any, place: Place) -> bool:
         return True
     default = fields[name].get_default(call_default_factory=True, validated_data={})
     return getattr(config, str(name)) == default
-
-
-def _lines(data: Any, where: Callable[[Place], str], place: Place = (), indent: str = "") -> list[str]:
-    """YAML lines of nested data; leaves carry the origin."""
-    found = []
-    items = data.items() if isinstance(data, dict) else [("-", value) for value in data]
-    for i, (key, value) in enumerate(items):
-        here = (*place, key if isinstance(data, dict) else i)
-        head = f"{indent}{_flow(key)}:" if isinstance(data, dict) else f"{indent}-"
-        nested = isinstance(value, dict) or (
-            isinstance(value, list) and any(isinstance(v, dict) for v in value)
-        )
-        if not value or not nested:
-            origin = where(here)
-            found.append(f"{head} {_flow(value)}" + (f"  # {origin}" if origin else ""))
-        elif isinstance(data, dict):
-            found += [head, *_lines(value, where, here, indent + "  ")]
-        else:  # an item of a list: its first line follows the dash
-            first, *rest = _lines(value, where, here, indent + "  ")
-            found += [f"{head} {first.strip()}", *rest]
-    return found
-
-
-def _flow(value: Any) -> str:
-    """A value on one line of YAML."""
-    import yaml
-
-    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).strip()
-    return text.removesuffix("\n...").strip()
