@@ -296,7 +296,8 @@ def validation(draft: Draft, key: str, value: Any) -> None:
     if draft.options.split is Split.window_shuffle:
         draft.set("packing.type", "window_shuffle", "--split window_shuffle: as published")
         draft.set("packing.held_out", n, told)
-        draft.set("corpus.split.val", 0.0, "the packing holds out windows")
+        draft.set("corpus.split.by", "end", "the packing holds out windows, not the corpus")
+        draft.set("corpus.split.val", 0.0, "the packing holds out windows, not the corpus")
         draft.note(
             "--split window_shuffle: the published scheme; nearly all held-out text is in training windows, too"
         )
@@ -432,6 +433,12 @@ def corpus(draft: Draft, key: str, value: Any) -> None:
         raise UserError(f"{key}: expected the path of the .h5 file, found {value!r}")
     draft.set("corpus.type", "token_files", draft.told(key))
     draft.set("corpus.path", value, draft.told(key))
+    if not Path(value).exists():
+        draft.note(f"{value} is not here; corpus.path is where the tokens lie (a file, in spite of {key})")
+    if draft.given.get(f"{T}.backwards") is True and Path(value).stem.endswith("_b"):
+        draft.note(
+            "the study's backward files name copies of the data (..._b.h5): give both directions the same file"
+        )
     draft.set("objective.type", "causal", "the code")
     draft.set("objective.bos", True, "every window begins with id 0")
     draft.set("objective.eos", False, "windows have no end")

@@ -49,7 +49,8 @@ def parse_json(text: str, name: str) -> dict[str, Any]:
 def without_comments(text: str, name: str = "text") -> str:
     """Plain JSON of the same length and lines."""
     kept = list(text)
-    place, comma = 0, -1  # comma: place of the last one, as long as only blanks and comments follow it
+    place, before = 0, ""  # before: the last character that was neither blank nor comment
+    comma = -1  # place of the last comma behind a value, as long as only blanks and comments follow it
     while place < len(text):
         here = text[place]
         end = place + 1
@@ -67,11 +68,13 @@ def without_comments(text: str, name: str = "text") -> str:
             end = closing + 2
             _blank(kept, place, end)
         elif here == ",":
-            comma = place
+            comma = -1 if before in ("", *"{[,:") else place
         elif here in "}]" and comma >= 0:
             kept[comma], comma = " ", -1
         elif not here.isspace():
             comma = -1
+        if not "".join(kept[place:end]).isspace():
+            before = here
         place = end
     return "".join(kept)
 

@@ -113,9 +113,9 @@ class Draft:
 
 
 def _order(place: Place) -> tuple[Any, ...]:
-    """Sections in the order of the flow, `type` before the other keys of a component."""
+    """Sections in the order of the flow; `type`, then `preset`, before the other keys of a component."""
     section = SECTIONS.index(place[0]) if place[0] in SECTIONS else len(SECTIONS)
-    return section, place[1:-1], place[-1] != "type"
+    return section, place[1:-1], {"type": 0, "preset": 1}.get(str(place[-1]), 2)
 
 
 Rule = Callable[[Draft, str, Any], None]
