@@ -36,18 +36,18 @@ NEEDED = [
 LACKING = [f"{kind} {name}" for kind, name in NEEDED if name not in registry.names(kind)]
 
 
-def _presets(model: str) -> dict[str, Any]:
-    import importlib
-
-    module = importlib.import_module(registry.find("model", model).__module__)
-    found: dict[str, Any] = getattr(module, "PRESETS", {})
-    return found
+def _has_preset(model: str, preset: str) -> bool:
+    try:
+        registry.find("model", model).Config(preset=preset)
+    except ValueError:
+        return False
+    return True
 
 
 LACKING += [
     f"preset {preset}"
     for model, preset in (("transformer", "arrow_nano"), ("recurrent", "arrow_gru_small"))
-    if preset not in _presets(model)
+    if not _has_preset(model, preset)
 ]
 whole_package = pytest.mark.skipif(bool(LACKING), reason=f"this build lacks {', '.join(LACKING)}")
 
