@@ -17,7 +17,7 @@ from lexarium.foundation import registry
 from lexarium.foundation.config import parse_yaml, validate
 from lexarium.foundation.types import UserError
 from lexarium.importers.arrows import KEYS, RECURRENT_KEYS, TRANSFORMER_KEYS, convert
-from lexarium.importers.arrows_rules import Meaning, Options, Script, Split, Steps
+from lexarium.importers.arrows_options import Meaning, Options, Script, Split, Steps
 from lexarium.importers.commented_json import parse_json
 from lexarium.importers.frame import Draft, finish
 from lexarium.studies.run_config import RunConfig

@@ -22,28 +22,18 @@ import typer
 
 from lexarium.cli.options import Json
 from lexarium.foundation.types import UserError
+from lexarium.importers.arrows_model import architecture, dropout, length, vocabulary
+from lexarium.importers.arrows_options import OPTIM, M, Meaning, Options, Script, Split, Steps, T
 from lexarium.importers.arrows_rules import (
-    OPTIM,
-    M,
-    Meaning,
-    Options,
-    Script,
-    Split,
-    Steps,
-    T,
-    architecture,
     batch,
     corpus,
-    dropout,
     duration,
     in_steps,
-    length,
     optimizer,
     place,
     reading,
     schedule,
     validation,
-    vocabulary,
 )
 from lexarium.importers.commented_json import read_json
 from lexarium.importers.frame import (

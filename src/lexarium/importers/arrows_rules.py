@@ -1,4 +1,4 @@
-"""Rules of `arrows`: from keys of the files of LLM-Arrows-of-Time to values of ours.
+"""Rules of `arrows` about training: from keys of the files of LLM-Arrows-of-Time to values of ours.
 
 The formulas are those of the published code: effective batch = batch_size * aggregate, stride (A - 1) // 2, a
 validation of 250 * valid_steps windows every int(valid_steps / 0.05) minibatches (later code: valid_steps *
@@ -7,35 +7,14 @@ val_batch_size, / 0.04), learning rates as fractions of their peak. What is chos
 
 from __future__ import annotations
 
-import json
 import shlex
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from lexarium.foundation.types import UserError
+from lexarium.importers.arrows_options import OPTIM, Options, Split, Steps, T
 from lexarium.importers.frame import Draft, Rule, number, whole
 
-M, T, OPTIM = "model_params", "training_params", "optim_params"
-GPT: dict[tuple[int, ...], str] = {
-    (3, 3, 48): "nano",
-    (4, 4, 128): "micro",
-    (6, 6, 192): "mini",
-    (10, 10, 380): "small",
-    (12, 12, 768): "gpt1",
-    (24, 16, 1024): "medium",
-    (36, 20, 1280): "large",
-    (48, 25, 1600): "xl",
-}
-"""(layers, heads, width) of the study's transformers, all with a feed-forward layer of 4 times the width."""
-RECURRENT: dict[tuple[int, ...], str] = {
-    (1, 256): "small",
-    (1, 512): "de_med",
-    (3, 512): "med",
-    (5, 768): "big",
-}
-"""(layers, width) of its recurrent models."""
 HELD_OUT = 250
 """Windows that the paper's code validates on, times valid_steps; it splits them off whatever the batch size."""
 LATER_ONLY = (
@@ -48,58 +27,6 @@ LATER_ONLY = (
 )
 
 
-class Script(StrEnum):
-    """The program that was called."""
-
-    train_script = "train_script"
-    train_parallel = "train_parallel"
-    train_gru = "train_gru"
-    train_lstm = "train_lstm"
-
-
-class Meaning(StrEnum):
-    """Of an empty embd_dropout."""
-
-    code = "code"
-    readme = "readme"
-
-
-class Steps(StrEnum):
-    """What the file counts."""
-
-    minibatches = "minibatches"
-    updates = "updates"
-
-
-class Split(StrEnum):
-    """Which windows are held out."""
-
-    contiguous = "contiguous"
-    window_shuffle = "window_shuffle"
-
-
-@dataclass(frozen=True)
-class Options:
-    """The command line beside the file."""
-
-    script: Script = Script.train_script
-    devices: tuple[str, ...] = ()
-    tokenizer: str | None = None
-    project: str | None = None
-    more_steps: bool = False
-    from_run: str | None = None
-    embd_dropout: Meaning = Meaning.code
-    legacy_aggregate: bool = False
-    steps: Steps | None = None
-    split: Split = Split.contiguous
-    target: str = "FILE"
-
-    @property
-    def recurrent(self) -> str | None:
-        """The cell of a recurrent model."""
-        return {Script.train_gru: "gru", Script.train_lstm: "lstm"}.get(self.script)
-
-
 def later(draft: Draft) -> bool:
     """Whether the file is one of the later code, which is said when it is."""
     given = draft.given
@@ -109,98 +36,6 @@ def later(draft: Draft) -> bool:
     if marks:
         draft.note(f"a file of the later code ({', '.join(marks)})")
     return bool(marks)
-
-
-# --- model ------------------------------------------------------------------------------------------
-
-
-def architecture(draft: Draft, key: str, value: Any) -> None:
-    """Sizes, by a preset where they are those of the study."""
-    cell = draft.options.recurrent
-    names = ("n_layers", "embed_dim") if cell else ("n_layers", "n_heads", "embed_dim")
-    sizes = tuple(whole(draft, f"{M}.{name}", 1) for name in names)
-    told = draft.told(*(f"{M}.{name}" for name in names))
-    draft.set("model.type", "recurrent" if cell else "transformer", f"--script {draft.options.script}")
-    before = f"arrow_{cell}_" if cell else "arrow_"
-    ratio = 4.0 if cell else number(draft, f"{M}.mlp_ratio")
-    found = RECURRENT.get(sizes) if cell else GPT.get(sizes) if ratio == 4 else None
-    if found:
-        draft.set("model.preset", before + found, told)
-        draft.note(f"this is {before}{found}")
-        return
-    draft.set("model.preset", before + ("med" if cell else "gpt1"), "the architecture; the sizes follow")
-    draft.note(f"no size of the study ({told}): sizes are written out")
-    for name, size in zip(names, sizes, strict=True):
-        draft.set(f"model.{'d_model' if name == 'embed_dim' else name}", size, draft.told(f"{M}.{name}"))
-    if not cell:
-        told = draft.told(f"{M}.mlp_ratio", f"{M}.embed_dim")
-        draft.set("model.d_ff", int(ratio * sizes[-1]), told)
-
-
-def dropout(draft: Draft, key: str, value: Any) -> None:
-    """That of the embeddings, which may be left empty."""
-    draft.set("model.dropout", number(draft, f"{M}.dropout"), draft.told(f"{M}.dropout"))
-    if value is not None:
-        draft.set("model.embedding_dropout", number(draft, key), draft.told(key))
-        return
-    meaning = draft.options.embd_dropout
-    rate = 0.0 if meaning is Meaning.readme else number(draft, f"{M}.dropout")
-    draft.set("model.embedding_dropout", rate, f"{key} is empty, --embd-dropout {meaning}")
-    draft.note(
-        f"{key} is empty: {rate:g} by --embd-dropout {meaning} (the code took the value of dropout, its readme says 0)"
-    )
-
-
-def length(draft: Draft, key: str, value: Any) -> None:
-    """Tokens of a window; recurrent files call it desired_attn_length."""
-    names = [
-        f"{M}.{n}" for n in ("attn_length", "desired_attn_length") if draft.given.get(f"{M}.{n}") is not None
-    ]
-    if not names:
-        raise UserError(f"{M}.attn_length: missing; this key is required")
-    found = {name: whole(draft, name, 3) for name in names}
-    if len(set(found.values())) > 1:
-        raise UserError(f"{draft.told(*names)}: two lengths; keep one")
-    told, a = draft.told(names[0]), found[names[0]]
-    draft.set("packing.seq_len", a, told)
-    if not draft.options.recurrent:
-        draft.set("model.max_positions", a, told)
-
-
-def vocabulary(draft: Draft, key: str, value: Any) -> None:
-    """The tokenizer, which must have as many ids as the model."""
-    size, told = whole(draft, key, 2), draft.told(key)
-    paths = {p for p in (draft.options.tokenizer, draft.given.get(f"{T}.tokenizer_path")) if p}
-    if len(paths) > 1:
-        raise UserError(
-            f"-t {draft.options.tokenizer}: the file names another, {draft.told(f'{T}.tokenizer_path')}"
-        )
-    if not paths:
-        draft.set("tokenizer.type", "ids", "no tokenizer was given; the data are ids")
-        draft.set("tokenizer.vocab_size", size, told)
-        return
-    path = paths.pop()
-    draft.set(
-        "tokenizer.type", "file", "-t" if draft.options.tokenizer else draft.told(f"{T}.tokenizer_path")
-    )
-    draft.set("tokenizer.path", path, "the tokenizer's file, or the folder that holds it")
-    file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
-    if not file.is_file():
-        draft.note(f"{file} is not there: whether it has the {size} ids of {key} could not be checked")
-        return
-    if (found := ids_of(file)) != size:
-        raise UserError(f"{key}: is {size}, but {file} has {found} ids; give the tokenizer of the data")
-
-
-def ids_of(file: Path) -> int:
-    """Number of ids of a tokenizer.json, special tokens included."""
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        vocab = data["model"]["vocab"]
-        ids = set(vocab.values()) if isinstance(vocab, dict) else set(range(len(vocab)))
-        return len(ids | {token["id"] for token in data.get("added_tokens", [])})
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{file}: not a tokenizer.json") from None
 
 
 # --- training ---------------------------------------------------------------------------------------

@@ -158,6 +158,7 @@ class CosineRestarts:
         period: int = Field(gt=0)
         """Updates of a cycle, after warm-up."""
         shrink: float = Field(1.0, gt=0, le=1)
+        """Height of each cycle, peak and floor, relative to the one before."""
         start: float = Field(0.001, ge=0, le=1)
         """Fraction of the peak at the first update of the warm-up, which reaches 1 at update `warmup_steps`."""
         floor: float = Field(0.0, ge=0, le=1)
