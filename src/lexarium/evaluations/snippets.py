@@ -10,8 +10,8 @@ places of all documents are equally likely. A model is asked in text: where a pr
 read back as the same ids (a character cut in two), up to `TRIES` other places are drawn, and after those the prefix
 is what its text reads as.
 
-Metrics: how many samples, how many tokens they have in the mean (read back from text), and the share of distinct ones (near
-0 = the model repeats itself). Cost: samples * max_new_tokens passes of the model over rows of growing length.
+Metrics: how many samples, how many tokens they have in the mean (read back from text), and the share of distinct ones
+(near 0 = the model repeats itself). Cost: samples * max_new_tokens passes of the model over rows of growing length.
 Refused: directions other than forward and backward, which need a whole window to put tokens back.
 """
 
