@@ -41,6 +41,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "SGD.Config": {"momentum": 0.9},
     "WindowPacking.Config": {"seq_len": 32},
     "WarmRestarts.Config": {"period": 10},
+    "CosineRestarts.Config": {"period": 10},
     "FromRun.Config": {"path": "runs/a-b-forward-s1-0123456789"},
     "FromHuggingFace.Config": {"path": "gpt2"},
     "StopConfig": {"metric": "loss.val", "patience": 3, "above": 5.0, "below": 0.1},
@@ -74,11 +75,11 @@ OUTSIDE = {
     "QuestionFormation.Config": {"files"},
     "TenseInflection.Config": {"files"},
     "TrainConfig": {"micro_batch_size", "log_every"},
-    "CheckpointConfig": {"every", "at", "log_spaced", "minutes", "keep"},
+    "CheckpointConfig": {"every", "at", "log_spaced", "rolling", "minutes", "keep"},
     "PlanConfig": {"device", "program", "cohort", "recompute", "threads", "workers"},
     "RunConfig": {"checkpoint", "plan", "evaluations"},
     **dict.fromkeys(
-        ("EvaluationConfig", "SplitsConfig", "Loss.Config", "RuleChoice.Config"),
+        ("EvaluationConfig", "SplitsConfig", "Loss.Config", "RuleChoice.Config", "Snippets.Config"),
         {"name", "every", "at", "items"},
     ),
 }
@@ -449,7 +450,7 @@ def test_an_optimizer_reads_its_options(spy: Spy, name: str) -> None:
 @pytest.mark.parametrize("name", registry.names("schedule"))
 def test_a_schedule_reads_its_options(spy: Spy, name: str) -> None:
     cls = registry.find("schedule", name)
-    schedule = cls(read(cls.Config, base(cls.Config)))
+    schedule = cls(read(cls.Config, {**base(cls.Config), "warmup_steps": 5}))
     assert all(0 <= schedule.scale(step, 50) <= 1 for step in range(50))
     assert not spy.unread(cls.Config)
 
@@ -460,7 +461,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Spy]:
     with pytest.MonkeyPatch.context() as patch:
         spy = Spy(patch)
         folder = tmp_path_factory.mktemp("runs")
-        parent = tiny_run(folder, train={"max_steps": 2}, evaluations=[])
+        parent = tiny_run(folder, train={"max_steps": None, "epochs": 0.14}, evaluations=[])  # 2 steps
         parent.train()
         run = tiny_run(
             folder,
@@ -472,7 +473,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Spy]:
                 "quotas": [{"where": {"kind": "quest"}, "count": 30}],
             },
             stop_when={"metric": "loss.val", "above": 1e9, "below": 0.0, "patience": 3},
-            checkpoint={"every": 2, "at": [1], "log_spaced": 2, "minutes": 100, "keep": 1},
+            checkpoint={"every": 2, "at": [1], "log_spaced": 2, "rolling": 3, "minutes": 100, "keep": 1},
             evaluations=[
                 {"type": "loss", "splits": ["val"], "every": 2, "at": [1]},
                 {"type": "rule_choice", "name": "rules"},

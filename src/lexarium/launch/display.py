@@ -167,9 +167,11 @@ class Meter:
             self._task = self._bar.add_task(self.what, total=total, completed=self.pace.sum, text="")
         return self
 
-    def start_from(self, done: int) -> None:
-        """Work turns out to be done already."""
-        self.pace = Pace({"": self.pace.total}, {"": done}, self._clock)
+    def start_from(self, done: int, total: int | None = None) -> None:
+        """Work turns out to be done already, and to be so much in all (empty = what was said before)."""
+        self.pace = Pace({"": total or self.pace.total}, {"": done}, self._clock)
+        if self._bar is not None:
+            self._bar.update(self._task, total=self.pace.total or None)
 
     def restart(self, unit: str, total: float) -> None:
         """Another piece of work begins, counted in another unit."""

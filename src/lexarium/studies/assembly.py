@@ -102,6 +102,12 @@ class Parts:
             workers=c.plan.workers,
         )
 
+    @cached_property
+    def max_steps(self) -> int:
+        """Updates of the run; those of `train.epochs` follow from the data."""
+        train = self.config.train
+        return train.max_steps or train.steps(self.loader(World(), keyed=False).examples_per_epoch)
+
     def evaluation_data(self) -> EvaluationData:
         """What the run's evaluations may look at."""
         return EvaluationData(self.store, self.tokenizer, self.config.view)
