@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from lexarium.contracts import contract, failures, members
 from lexarium.foundation import registry
+from lexarium.tokens.tokenizers import save_tokenizer
 
 OPTIONS = {
     ("start", "run"): {("path",): "runs/x-0123456789"},
@@ -25,7 +26,40 @@ def test_shipped_components_keep_their_contract(kind: str, name: str, tmp_path: 
     if (kind, name) == ("start", "huggingface"):
         save_file({"wte.weight": np.zeros((2, 2), np.float32)}, tmp_path / "model.safetensors")
         options = {("path",): str(tmp_path)}
+    if (kind, name) in FILES:
+        options = FILES[kind, name](tmp_path)
     assert failures(contract(kind, name, options)) == []
+
+
+def text_file(folder: Path) -> dict[Any, Any]:
+    (folder / "text.txt").write_text("".join(f"line {i} of a text\n" for i in range(3000)))
+    return {("path",): str(folder / "text.txt"), ("block_bytes",): 1024}
+
+
+def token_file(folder: Path) -> dict[Any, Any]:
+    np.arange(5000, dtype=np.uint16).tofile(folder / "ids.bin")
+    return {("path",): str(folder / "ids.bin"), ("document_tokens",): 100}
+
+
+def saved_set(folder: Path) -> dict[Any, Any]:
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list([{"text": f"row {i}"} for i in range(300)]).save_to_disk(str(folder / "set"))
+    return {("path",): str(folder / "set")}
+
+
+def saved_tokenizer(folder: Path) -> dict[Any, Any]:
+    cls = registry.find("tokenizer", "byte")
+    save_tokenizer(cls(cls.Config()), folder)
+    return {("path",): str(folder)}
+
+
+FILES: Any = {
+    ("corpus", "text_files"): text_file,
+    ("corpus", "token_files"): token_file,
+    ("corpus", "hf_dataset"): saved_set,
+    ("tokenizer", "file"): saved_tokenizer,
+}
+"""Components that read files: what makes them, and the options that name them."""
 
 
 HEAD = """

@@ -17,8 +17,8 @@ from lexarium.foundation.config import Source, validate
 from lexarium.foundation.files import read_json
 from lexarium.foundation.rng import generator
 from lexarium.foundation.types import UserError
+from lexarium.launch.estimate import estimate
 from lexarium.tokens import overlap, parts
-from lexarium.tokens.estimate import estimate
 from lexarium.tokens.prepare import prepare, prepare_tokenizer, prepare_tokens
 from lexarium.tokens.store import TokenStore
 

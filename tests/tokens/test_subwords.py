@@ -17,10 +17,10 @@ from tokenizers import Tokenizer
 from lexarium.foundation import registry
 from lexarium.foundation.files import Damaged
 from lexarium.foundation.types import Document, UserError
-from lexarium.tokens import bpe
 from lexarium.tokens.prepare import open_tokenizer
+from lexarium.tokens.subword import bpe
+from lexarium.tokens.subword.training_text import TrainingText
 from lexarium.tokens.tokenizers import save_tokenizer
-from lexarium.tokens.training_text import TrainingText
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "text"
 KINDS = ["bpe", "byte", "sp-bpe", "sp-unigram"]
@@ -53,10 +53,11 @@ class Texts:
 
 
 def sample() -> list[str]:
-    words = (
+    text = (
         "the cat sat on the mat and the élève said don't go 1984 日本 שלום while seventeen curious travellers quickly"
         " examined broken umbrellas beneath yellow lanterns, whispering strange names of forgotten villages"
-    ).split()
+    )
+    words = text.split()
     return [" ".join(words[(i * j) % len(words)] for j in range(1, 30)) + ".\n" for i in range(1, 200)]
 
 

@@ -77,17 +77,8 @@ def export(
     if not output.absolute().parent.is_dir():
         raise UserError(f"-o {output}: there is no directory {output.parent}")
     if to is Form.weights:
-        for told, option in (
-            (split, "--split"),
-            (whole, "--whole"),
-            (select, "--select"),
-            (preset, "--preset"),
-            (separator is not None, "--separator"),
-        ):
-            if told:
-                raise UserError(f"{option}: belongs to the export of a corpus")
-        if overrides:
-            raise UserError(f"{overrides[0]!r}: a trained model is exported as it is")
+        given = {"--split": split, "--whole": whole, "--select": select, "--preset": preset}
+        _only_a_run({**given, "--separator": separator is not None}, overrides)
         return _weights(talk, what, runs_dir, output, step, trust_plugins)
     if step is not None:
         raise UserError("--step: belongs to --to weights")
@@ -99,6 +90,15 @@ def export(
     if separator is not None:
         raise UserError("--separator: belongs to --to h5, bin and npy")
     return _tsv(talk, config, runs_dir, output, split, whole)
+
+
+def _only_a_run(given: dict[str, Any], overrides: Sequence[str] | None) -> None:
+    """Refuse options that say nothing about a trained model."""
+    for option, told in given.items():
+        if told:
+            raise UserError(f"{option}: belongs to the export of a corpus")
+    if overrides:
+        raise UserError(f"{overrides[0]!r}: a trained model is exported as it is")
 
 
 # --- a corpus ---------------------------------------------------------------------------------------

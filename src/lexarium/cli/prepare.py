@@ -36,8 +36,8 @@ def prepare(
         str,
         typer.Argument(
             metavar="[STAGE] TARGET",
-            help="A study, a run's file or directory; or text: a file, a folder, a pattern. STAGE is tokenizer, tokens or"
-            " store (all of it, the default).",
+            help="A study, a run's file or directory; or text: a file, a folder, a pattern. STAGE is tokenizer,"
+            " tokens or store (all of it, the default).",
         ),
     ],
     overrides: Overrides = None,
@@ -127,8 +127,8 @@ def _stage(talk: Talk, stage: str, groups: Sequence[Group], runs_dir: Path, work
 
 def _estimates(talk: Talk, groups: Sequence[Group], runs_dir: Path, workers: int) -> None:
     from lexarium.corpora.reading import free_space
+    from lexarium.launch.estimate import estimate
     from lexarium.studies.run import stores_dir
-    from lexarium.tokens.estimate import estimate
 
     found = []
     for data, _ in groups:

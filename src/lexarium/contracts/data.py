@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lexarium.contracts.tools import Test, TinyCorpus, need
+from lexarium.contracts.tools import Sentences, Test, need
 from lexarium.foundation import rng
 from lexarium.foundation.types import Example
 from lexarium.tokens.block import Block, keeps_up
-from lexarium.tokens.tokenizers import FILE
+from lexarium.tokens.tokenizers import save_tokenizer
 
 DOCUMENTS = 2000
 """Documents looked at in each split of a corpus."""
@@ -23,6 +23,9 @@ DOCUMENTS = 2000
 def corpora(cls: Any, config: Any) -> Iterator[Test]:
     """Contract of a corpus."""
     corpus = cls(config)
+    if hasattr(corpus, "token_parts"):
+        yield from _token_corpora(corpus, cls(config))
+        return
     take = lambda source, split: list(itertools.islice(source.documents(split), DOCUMENTS))
 
     def there() -> str:
@@ -46,6 +49,14 @@ def corpora(cls: Any, config: Any) -> Iterator[Test]:
             need(take(corpus, split) == take(corpus, split), f"{split}: reading twice gives other documents")
         need(other.fingerprint() == corpus.fingerprint(), "two objects have different fingerprints")
 
+    def in_parts() -> str | None:
+        if not hasattr(corpus, "parts"):
+            return "not read in parts"
+        for split in corpus.splits:
+            found = [d for part in corpus.parts() for name, d in corpus.read(part, {}) if name == split]
+            need(found[:DOCUMENTS] == take(corpus, split), f"{split}: the parts hold other documents")
+        return f"{len(corpus.parts())} parts"
+
     def aligned() -> str:
         first: tuple[set[str], set[str]] | None = None
         for document in itertools.chain(*(take(corpus, split) for split in corpus.splits)):
@@ -66,15 +77,43 @@ def corpora(cls: Any, config: Any) -> Iterator[Test]:
     yield "splits are disjoint", disjoint
     yield "deterministic", deterministic
     yield "channels are aligned with characters, fields are the same everywhere", aligned
+    yield "its parts hold the same documents", in_parts
+
+
+def _token_corpora(corpus: Any, other: Any) -> Iterator[Test]:
+    """Contract of a corpus of ids that were made before."""
+
+    def there() -> str:
+        found = {split: sum(len(p.ids) for p in corpus.token_parts(split)) for split in corpus.splits}
+        need(all(found.values()), f"no ids: {', '.join(s for s, n in found.items() if not n)}")
+        return ", ".join(f"{split} {n}" for split, n in found.items())
+
+    def documents() -> None:
+        for split in corpus.splits:
+            for part in corpus.token_parts(split):
+                ends = part.documents
+                need(ends[0] == 0 and ends[-1] == len(part.ids), "documents do not cover the ids")
+                need((np.diff(ends) > 0).all(), "an empty document")
+
+    def deterministic() -> None:
+        for split in corpus.splits:
+            pairs = zip(corpus.token_parts(split), other.token_parts(split), strict=True)
+            need(all(np.array_equal(a.ids, b.ids) for a, b in pairs), f"{split}: two objects give other ids")
+        need(other.fingerprint() == corpus.fingerprint(), "two objects have different fingerprints")
+
+    yield "every split has ids", there
+    yield "documents cover the ids", documents
+    yield "deterministic", deterministic
 
 
 def tokenizers(cls: Any, config: Any) -> Iterator[Test]:
     """Contract of a tokenizer."""
-    texts = [d.text for d in TinyCorpus().documents("train")]
+    corpus = Sentences(numbers=not getattr(cls, "reads_text", True))
+    texts = [d.text for d in corpus.documents("train")]
 
     def trained() -> Any:
         tokenizer = cls(config)
-        tokenizer.train(TinyCorpus())
+        tokenizer.train(corpus)
         return tokenizer
 
     def round_trip() -> str:
@@ -93,6 +132,35 @@ def tokenizers(cls: Any, config: Any) -> Iterator[Test]:
             need((np.diff(first) >= 0).all() and first.max() < len(text), "first characters are out of order")
             need("pad" in tokenizer.roles, "no role `pad`")
 
+    def quick() -> str | None:
+        tokenizer = trained()
+        if not hasattr(tokenizer, "encode_ids"):
+            return "no encode_ids: encode is used"
+        for text in texts:
+            same = np.array_equal(tokenizer.encode_ids(text), tokenizer.encode(text)[0])
+            need(same, f"{text!r}: encode_ids gives other ids than encode")
+        return None
+
+    def lengths() -> str | None:
+        tokenizer = trained()
+        known = tokenizer.byte_lengths() if hasattr(tokenizer, "byte_lengths") else None
+        if known is None:
+            return "no byte_lengths: bits per byte are not known"
+        need(len(known) == tokenizer.vocab_size, f"{len(known)} byte lengths for {tokenizer.vocab_size} ids")
+        joiner = len(tokenizer.joiner.encode())
+        for text in texts:
+            found = int(known[tokenizer.encode(text)[0]].sum())
+            need(found - len(text.encode()) in (0, joiner), f"{text!r}: the tokens hold {found} bytes")
+        return None
+
+    yield "round trip: decode(encode(text)) is the text", round_trip
+    yield "ids and first characters are in range", ids
+    yield "the quick way gives the same ids", quick
+    yield "byte lengths add up to the text", lengths
+    yield from _tokenizer_files(cls, config, trained, texts)
+
+
+def _tokenizer_files(cls: Any, config: Any, trained: Callable[[], Any], texts: list[str]) -> Iterator[Test]:
     def same_again() -> None:
         a, b = trained(), trained()
         need(a.dump() == b.dump(), "training twice on the same corpus gives two tokenizers")
@@ -100,14 +168,12 @@ def tokenizers(cls: Any, config: Any) -> Iterator[Test]:
     def saving() -> None:
         a, b = trained(), cls(config)
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / FILE).write_text(a.dump(), encoding="utf-8")
+            save_tokenizer(a, Path(folder))
             b.load(Path(folder))
         for text in texts:
             need(np.array_equal(a.encode(text)[0], b.encode(text)[0]), f"{text!r}: other ids after loading")
         need(a.fingerprint() == b.fingerprint(), "another fingerprint after loading")
 
-    yield "round trip: decode(encode(text)) is the text", round_trip
-    yield "ids and first characters are in range", ids
     yield "training is deterministic", same_again
     yield "save and load", saving
 

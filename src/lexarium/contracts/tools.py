@@ -17,7 +17,7 @@ from lexarium.foundation.types import Batch, Document, Example
 SMALL: dict[str, Any] = {
     "n_layers": 2, "n_encoder_layers": 2, "n_heads": 2, "d_model": 32, "d_ff": 64, "d_embedding": 32,
     "max_positions": 64, "dropout": 0.0, "sizes": {"train": 200, "val": 20, "test": 20, "ood": 20},
-    "seq_len": 16, "max_length": 64, "period": 10, "limit": 20,
+    "seq_len": 16, "max_length": 64, "period": 10, "limit": 20, "vocab_size": 300,
 }  # fmt: skip
 """Values tried for options of these names, so that a check takes seconds."""
 TOLERANCE = 1e-4
@@ -89,6 +89,30 @@ class TinyCorpus:
     def fingerprint(self) -> str:
         """Nothing is read."""
         return ""
+
+
+class Sentences:
+    """Sentences of many words, for tokenizers that learn from what is frequent."""
+
+    splits = ("train",)
+    config: Any = None
+    text = (
+        "while seventeen curious travellers quickly examined broken umbrellas beneath yellow lanterns they heard"
+        " strange names of forgotten villages and nobody answered because every window was closed"
+    )
+
+    def __init__(self, numbers: bool = False) -> None:
+        """`numbers`: numbers in place of words, for what reads ids and no text."""
+        self.words = [str(i) for i in range(1, 30)] if numbers else self.text.split()
+
+    def documents(self, split: str) -> Iterator[Document]:
+        """Sixty sentences."""
+        for i in range(1, 61):
+            yield Document(" ".join(self.words[(i * j) % len(self.words)] for j in range(1, 12)))
+
+    def symbols(self) -> list[str]:
+        """None."""
+        return []
 
 
 def component(kind: str, name: str, *arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Any data set that the `datasets` library reads: of the hub, of local files, or saved by `save_to_disk`; whole or streamed.
+"""Any data set that the `datasets` library reads: of the hub, of local files, saved by `save_to_disk`; or streamed.
 
     {type: hf_dataset, path: wikitext, subset: wikitext-103-raw-v1, splits: {train: train, val: validation}}
     {type: hf_dataset, path: parquet, data_files: ["shards/*.parquet"], streaming: true}
@@ -131,8 +131,8 @@ class HuggingFaceDataset:
         if c.streaming:
             if not COMMIT.fullmatch(c.revision or ""):
                 raise UserError(
-                    "corpus.revision: a streamed data set needs the commit (40 hexadecimal digits): a branch may move, and"
-                    " nothing could tell that the data are others"
+                    "corpus.revision: a streamed data set needs the commit (40 hexadecimal digits): a branch may move,"
+                    " and nothing could tell that the data are others"
                 )
             return sha256_json([c.path, c.subset, c.revision])
         return sha256_json({name: found._fingerprint for name, found in self._sets.items()})
@@ -183,8 +183,8 @@ class HuggingFaceDataset:
                     counts["empty"] = counts.get("empty", 0) + 1
                     continue
                 raise UserError(
-                    f"{where}: {self.config.text!r} is {text!r}, expected a text (columns: {', '.join(row)}); say which is"
-                    " corpus.text"
+                    f"{where}: {self.config.text!r} is {text!r}, expected a text (columns: {', '.join(row)}); say which"
+                    " is corpus.text"
                 )
             fields: dict[str, FieldValue] = {
                 "place": first + n,
@@ -204,8 +204,8 @@ class HuggingFaceDataset:
         missing = [c for c in (self.config.text, *self.config.fields) if c not in data.column_names]
         if missing:
             raise UserError(
-                f"corpus: the data set has no column {missing[0]!r} (columns: {', '.join(data.column_names)}); say which is"
-                " corpus.text"
+                f"corpus: the data set has no column {missing[0]!r} (columns: {', '.join(data.column_names)}); say"
+                " which is corpus.text"
             )
 
     def documents(self, split: str) -> Iterator[Document]:

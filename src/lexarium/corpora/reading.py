@@ -14,7 +14,6 @@ bytes, or changed while they are read.
 from __future__ import annotations
 
 import contextlib
-import glob
 import gzip
 import io
 import os
@@ -114,12 +113,21 @@ def _matches(entry: str, wanted: str, where: str) -> list[Path]:
         return matches
     if path.is_file():
         return [path]
-    matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+    base, pattern = _pattern(path)
+    matches = sorted(p for p in base.glob(pattern) if p.is_file()) if pattern else []
     if not matches:
         raise UserError(
             f"{where}: {entry!r} is no file, no folder, and no pattern that matches one (looked in {Path.cwd()})"
         )
     return matches
+
+
+def _pattern(path: Path) -> tuple[Path, str]:
+    """The folder above the first part of a path that holds a wildcard, and the rest; "" where there is none."""
+    for i, part in enumerate(path.parts):
+        if any(c in part for c in "*?["):
+            return Path(*path.parts[:i]), str(Path(*path.parts[i:]))
+    return path, ""
 
 
 def _hidden(path: Path) -> bool:
@@ -231,7 +239,7 @@ def _first_cut(buffer: bytes, position: int, ends: re.Pattern[bytes], ended: boo
 
 @contextlib.contextmanager
 def opened(file: TextFile, raw: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
-    """The uncompressed content of a file, to be read in order; damage is a UserError. `raw`: the file, opened already."""
+    """The uncompressed content of a file, in order; damage is a UserError. `raw`: the file, opened already."""
     with contextlib.ExitStack() as stack:
         handle: Any = raw or stack.enter_context(file.path.open("rb"))
         damage: tuple[type[Exception], ...] = ()

@@ -7,14 +7,14 @@
 
 `.bin`, `.npy` and `.h5` are read in place: the store holds where the ids lie, not the ids. An HDF5 file is a list of
 chunks; those that lie behind each other are one stretch, and a window is read through the memory map like from
-any store. Compressed HDF5, HDF5 in very many stretches, and `.pt` (loaded as weights only, so nothing in them is executed)
-are copied into the store.
+any store. Compressed HDF5, HDF5 in very many stretches, and `.pt` (loaded as weights only, so nothing in them is
+executed) are copied into the store.
 
-Ids have no documents of their own: with `separator` a document ends at every such id, which stays its last token; without,
-stretches of `document_tokens` tokens count as documents. Held out is the end of each file, or whole files.
+Ids have no documents of their own: with `separator` a document ends at every such id, which stays its last token;
+without, stretches of `document_tokens` tokens count as documents. Held out is the end of each file, or whole files.
 
-Refused: ids outside the tokenizer's vocabulary, files of another kind or type, files that are empty or named twice. Cost:
-one pass over the ids, to hash them and to find their largest and the separators.
+Refused: ids outside the tokenizer's vocabulary, files of another kind or type, files that are empty or named twice.
+Cost: one pass over the ids, to hash them and to find their largest and the separators.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ class TokenFiles:
     def documents(self, split: str) -> Iterator[Document]:
         """Ids have no text."""
         raise UserError(
-            "corpus token_files holds ids, no text: choose tokenizer ids, or file with the tokenizer they were made by; it"
-            " cannot be tokenised again"
+            "corpus token_files holds ids, no text: choose tokenizer ids, or file with the tokenizer they were made by;"
+            " it cannot be tokenised again"
         )
 
     def fingerprint(self) -> str:
@@ -262,7 +262,7 @@ def _h5(path: Path, name: str) -> Iterator[tuple[int | None, str, np.ndarray]]:
 
 
 def _runs(data: Any) -> list[tuple[int, int]] | None:
-    """(byte offset, ids) of the runs of chunks that lie behind each other; None where they are too many, or unaligned."""
+    """(byte offset, ids) of the runs of chunks that lie behind each other; None: too many, or unaligned."""
     if data.chunks is None:
         offset = data.id.get_offset()
         return None if offset is None or offset % data.dtype.itemsize else [(offset, data.shape[0])]

@@ -34,7 +34,7 @@ class Stamp(NamedTuple):
     @classmethod
     def of(cls, path: Path | str) -> Stamp:
         """The file as it is now; raises OSError when it is gone."""
-        found = os.stat(path)
+        found = Path(path).stat()
         return cls(found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
 
 

@@ -87,5 +87,6 @@ def check(entry: dict[str, Any], read: bool = False) -> None:
         ) from None
     if (read or not same) and fingerprint(path) != where["sha256"]:
         raise Damaged(
-            f"{path}: its content changed since the token store was made; restore it, or delete the store and prepare again"
+            f"{path}: its content changed since the token store was made; restore it, or delete the store and prepare"
+            " again"
         )

@@ -7,9 +7,9 @@ On disk, below `<corpus>-<tokenizer>-<hash10>/`:
     <split>/part-00000.fields.parquet             one row per document
     manifest.json                                 identities, counts and parts; written last
 
-Ids are uint16 up to 65,536 base ids, else uint32; those of token files stay where they are (`in_place.py`). Everything is read through memory maps, so opening a
-store costs the same whatever its size. `View` selects documents by conditions on fields; it copies no
-tokens.
+Ids are uint16 up to 65,536 base ids, else uint32; those of token files stay where they are (`in_place.py`).
+Everything is read through memory maps, so opening a store costs the same whatever its size. `View` selects documents
+by conditions on fields; it copies no tokens.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A tokenizer has `vocab_size`, `roles` (special tokens among its ids; `pad` is al
 first character of each, `encode_ids(text)`: the same ids, faster, `decode(ids)`, `id(symbol)`, `joiner` (what stands
 between tokens), `byte_lengths()`: bytes of text that each id stands for, `fingerprint()`. `train(corpus)` makes it,
 `dump()` is its file in the format of `tokenizers`, `files()` what it keeps beside that, `load(folder)` reads it.
-Subword tokenizers are in `bpe.py` and `pieces.py`, those without training in `given.py`.
+Tokenizers of pieces of words and of bytes, and those made elsewhere, are in `subword/`.
 
 `word` splits at white space, `character` at every character. A vocabulary is `<pad>` (id 0) followed by
 the distinct symbols of ALL splits of the corpus, before any filter, in code-point order, together with
@@ -58,7 +58,7 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 
 
 def first_characters(text: str, lengths: np.ndarray) -> np.ndarray:
-    """(L,) int64: the character in which each token begins, tokens being (L,) bytes long; together they are the text."""
+    """(L,) int64: the character in which each token begins, (L,) being the bytes of each; together the text."""
     starts = np.cumsum(lengths) - lengths
     if text.isascii():
         return starts

@@ -16,7 +16,7 @@ from pydantic import Field
 from lexarium.foundation.config import ComponentConfig, outside_identity
 from lexarium.foundation.files import Damaged, sha256_file, sha256_json
 from lexarium.foundation.types import Corpus, UserError
-from lexarium.tokens.bpe import END, byte_characters, refuse_surrogates
+from lexarium.tokens.subword.bpe import END, byte_characters, refuse_surrogates
 from lexarium.tokens.tokenizers import CONFIG_FILE, FILE
 
 
@@ -25,6 +25,8 @@ class GivenTokenizer:
 
     kind, name, version = "tokenizer", "file", 1
     joiner = ""
+    roles: dict[str, int] = {}
+    special_tokens: dict[str, str] = {}
 
     class Config(ComponentConfig):
         """Options of `file`."""
@@ -33,7 +35,7 @@ class GivenTokenizer:
         path: str = outside_identity()
         """The file, or the folder that holds it."""
         bos: str | None = None
-        """The special token read first; empty = what the folder's tokenizer_config.json says, else `<|endoftext|>` or none."""
+        """The special token read first; empty = what tokenizer_config.json beside it says, else `<|endoftext|>`."""
         eos: str | None = None
         pad: str | None = None
 
@@ -155,6 +157,7 @@ class Ids:
 
     kind, name, version = "tokenizer", "ids", 1
     joiner = " "
+    reads_text = False
 
     class Config(ComponentConfig):
         """Options of `ids`."""
@@ -168,8 +171,18 @@ class Ids:
     def __init__(self, config: Config) -> None:
         if max(config.bos, config.eos) >= config.vocab_size:
             raise UserError(f"tokenizer: bos and eos must be below vocab_size {config.vocab_size}")
-        self.config, self.vocab_size = config, config.vocab_size
-        self.roles = {"bos": config.bos, "eos": config.eos, "pad": config.eos}
+        self.config = config
+        self.symbols = [str(i) for i in range(config.vocab_size)]
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids."""
+        return self.config.vocab_size
+
+    @property
+    def roles(self) -> dict[str, int]:
+        """Special tokens among the ids."""
+        return {"bos": self.config.bos, "eos": self.config.eos, "pad": self.config.eos}
 
     def train(self, corpus: Corpus) -> None:
         """Nothing to learn."""
@@ -207,8 +220,8 @@ class Ids:
             place = text.index(word, place)
             if not word.isdecimal() or int(word) >= self.vocab_size:
                 raise UserError(
-                    f"{word!r} is no id below {self.vocab_size}; this run's data are ids without a tokenizer, so a text is"
-                    " written as numbers, for example `17 4 256`"
+                    f"{word!r} is no id below {self.vocab_size}; this run's data are ids without a tokenizer, so a text"
+                    " is written as numbers, for example `17 4 256`"
                 )
             found.append((int(word), place))
             place += len(word)

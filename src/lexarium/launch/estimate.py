@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +43,7 @@ def estimate(corpus_config: ComponentConfig, tokenizer_config: ComponentConfig, 
     corpus, _, folder = open_store_folder(corpus_config, tokenizer_config, root)
     if not hasattr(corpus, "parts"):
         raise UserError(
-            f"--dry-run: corpus {corpus_config.type!r} generates its documents; how many and how long is not known before"
+            f"--dry-run: corpus {corpus_config.type!r} generates its documents; how many is not known before"
         )
     parts = corpus.parts()
     documents = list(_first(corpus, parts))
@@ -74,9 +73,11 @@ def _first(corpus: Any, parts: list[Any]) -> Iterator[Document]:
     places = sorted({0, len(parts) // 2, len(parts) - 1})
     for part in (parts[i] for i in places):
         left = SAMPLE // len(places)
-        for _, document in itertools.takewhile(lambda _: left > 0, corpus.read(part, {})):
-            left -= len(document.text.encode())
+        for _, document in corpus.read(part, {}):
             yield document
+            left -= len(document.text.encode())
+            if left <= 0:
+                break
 
 
 def _tokenizer(config: ComponentConfig, folder: Path, documents: list[Document]) -> tuple[Any, bool]:

@@ -25,9 +25,9 @@ from lexarium.foundation.config import ComponentConfig, outside_identity
 from lexarium.foundation.extras import need
 from lexarium.foundation.files import Damaged, dumps, sha256_file, sha256_json
 from lexarium.foundation.types import Corpus, UserError, gist
-from lexarium.tokens.bpe import END, refuse_surrogates
+from lexarium.tokens.subword.bpe import END, refuse_surrogates
+from lexarium.tokens.subword.training_text import TrainingText
 from lexarium.tokens.tokenizers import first_characters
-from lexarium.tokens.training_text import TrainingText
 
 SPACE = "▁"
 MODEL = "tokenizer.model"
@@ -38,13 +38,14 @@ class SentencePiece:
 
     kind, name, version = "tokenizer", "sentencepiece", 1
     joiner = ""
+    roles: dict[str, int] = {}
 
     class Config(ComponentConfig):
         """Options of `sentencepiece`."""
 
         type: str = "sentencepiece"
         model: Literal["bpe", "unigram"] = "unigram"
-        vocab_size: int = Field(8000, ge=300)
+        vocab_size: int = Field(8000, gt=258)
         splits: tuple[str, ...] = ("train",)
         """Splits whose text it is trained on."""
         sample_bytes: int | None = Field(None, gt=0)
@@ -192,8 +193,8 @@ class SentencePiece:
             ids += self._model.encode(piece)
         if not self._exact and not self.config.lossy and self._model.decode(ids) != text:
             raise UserError(
-                f"this SentencePiece model does not write the text back as it was (it normalises, or has no byte fallback);"
-                f" say tokenizer.lossy=true to accept that (in: {text[:60]!r})"
+                "this SentencePiece model does not write the text back as it was (it normalises, or has no byte"
+                f" fallback); say tokenizer.lossy=true to accept that (in: {text[:60]!r})"
             )
         return np.array(ids, dtype=np.int64)
 
@@ -203,7 +204,8 @@ class SentencePiece:
         lengths = self.byte_lengths()[ids]
         if lengths.sum() != len(text.encode("utf-8")):
             raise UserError(
-                "this SentencePiece model changes the text, so its tokens have no place in it; channels need one that does not"
+                "this SentencePiece model changes the text, so its tokens have no place in it; channels need one that"
+                " does not"
             )
         return ids, first_characters(text, lengths)
 

@@ -1,11 +1,11 @@
-"""Byte-level byte-pair encoding (Sennrich et al. 2016 over bytes, Radford et al. 2019), trained from scratch; and bytes.
+"""Byte-level byte-pair encoding (Sennrich et al. 2016, over bytes as Radford et al. 2019), trained here; and bytes.
 
 `bpe`: text is cut into words by the pattern of GPT-2, a word's bytes are merged by the learned list of pairs. Id 0 is
 `<|endoftext|>`, which is bos, eos and pad; the 256 bytes follow, then the merges, so 50,257 ids are 50,000 merges. In
 text the characters `<|endoftext|>` are ordinary characters. Every text comes back exactly, whatever it holds.
 
-Two engines give the ids: `tokenizers`, which defines them, and `tiktoken` over the same merges, several times faster. Both
-have tables of Unicode of their own, so a code point is believed only after a line that holds it got the same
+Two engines give the ids: `tokenizers`, which defines them, and `tiktoken` over the same merges, several times faster.
+Both have tables of Unicode of their own, so a code point is believed only after a line that holds it got the same
 ids from both; after the first difference everything is left to `tokenizers`. Refused: text with half a surrogate
 pair, and a vocabulary larger than the text has pairs for.
 """
@@ -25,8 +25,8 @@ from pydantic import Field
 from lexarium.foundation.config import ComponentConfig, outside_identity
 from lexarium.foundation.files import Damaged, dumps, sha256_json
 from lexarium.foundation.types import Corpus, UserError
+from lexarium.tokens.subword.training_text import TrainingText
 from lexarium.tokens.tokenizers import FILE, first_characters
-from lexarium.tokens.training_text import TrainingText
 
 END = "<|endoftext|>"
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
@@ -34,7 +34,7 @@ PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$
 
 
 def byte_characters() -> dict[str, int]:
-    """Character -> byte, as byte-level vocabularies write bytes: printable ones as themselves, the others from U+0100 on."""
+    """Character -> byte, as byte-level vocabularies write them: printable ones as themselves, others from U+0100 on."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [b for b in range(256) if b not in shown]
     return {chr(b): b for b in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}
@@ -46,7 +46,8 @@ def refuse_surrogates(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UserError(
-            f"not valid Unicode: half a surrogate pair at character {error.start} (in {text[error.start : error.start + 20]!a});"
+            f"not valid Unicode: half a surrogate pair at character {error.start}"
+            f" (in {text[error.start : error.start + 20]!a});"
             " save the text as UTF-8"
         ) from None
 
@@ -140,8 +141,8 @@ class ByteLevelBPE(_Bytes):
         found = tokenizer.get_vocab_size()
         if found < wanted:
             raise UserError(
-                f"tokenizer.vocab_size is {wanted:,}, but the text ({text.record['bytes']:,} bytes) has pairs for {found:,}"
-                f" only; use tokenizer.vocab_size={found} or less, or more text"
+                f"tokenizer.vocab_size is {wanted:,}, but the text ({text.record['bytes']:,} bytes) has pairs for"
+                f" {found:,} only; use tokenizer.vocab_size={found} or less, or more text"
             )
         self._record = text.record
         self._set(tokenizer)

@@ -1,0 +1,1 @@
+"""Tokenizers of words in pieces, of bytes, and those made elsewhere."""
