@@ -22,6 +22,7 @@ import torch
 
 import lexarium
 from builders import tiny_run
+from lexarium.corpora.splits import SplitConfig
 from lexarium.evaluations.evaluation import EvaluationData
 from lexarium.foundation import registry
 from lexarium.foundation.config import ComponentConfig, Config, ConfigError, Source, identity, validate
@@ -53,6 +54,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "Contrast": PIECES["Contrast"],
     "Reference": {"metric": "loss.val", "value": 0.5, "label": "chance"},
     "MeanOver": {"mean_over": [1, 5]},
+    "DataConfig": {"corpus": PIECES["corpus"], "tokenizer": {"type": "byte"}},
+    "GivenTokenizer.Config": {"path": "tokenizer.json"},
 }
 """Values of the keys a class cannot do without."""
 EXAMPLES: dict[str, list[Any]] = {
@@ -64,6 +67,7 @@ EXAMPLES: dict[str, list[Any]] = {
     "Contrast": [PIECES["Contrast"]],
     "MatchConfig": [REQUIRED["MatchConfig"]],
     "Reference": [REQUIRED["Reference"]],
+    "SplitConfig": [{"by": "end", "val": 0.2}],
 }
 WORDS = ["D100", "gpt2", "other", "loss.val.half.1", "runs/a-b-forward-s2-0123456780", "final"]
 OUTSIDE = {
@@ -76,6 +80,12 @@ OUTSIDE = {
     "TenseInflection.Config": {"files"},
     "TrainConfig": {"micro_batch_size", "log_every"},
     "CheckpointConfig": {"every", "at", "log_spaced", "rolling", "minutes", "keep"},
+    "ByteLevelBPE.Config": {"engine"},
+    "GivenTokenizer.Config": {"path"},
+    "SentencePiece.Config": {"path"},
+    "TextFiles.Config": {"path", "val_path", "test_path"},
+    "TokenFiles.Config": {"path", "val_path", "test_path"},
+    "HuggingFaceDataset.Config": {"data_files", "streaming"},
     "PlanConfig": {"device", "program", "cohort", "recompute", "threads", "workers"},
     "RunConfig": {"checkpoint", "plan", "evaluations"},
     **dict.fromkeys(
@@ -83,7 +93,7 @@ OUTSIDE = {
         {"name", "every", "at", "items"},
     ),
 }
-"""What does not change the science. (The content of `files`, of a start's weights and of a preset is inside.)"""
+"""What does not change the science. (The content of files, of a start's weights and of a preset is inside.)"""
 
 
 def every_class() -> list[type[Config]]:
@@ -229,6 +239,7 @@ def changed(cls: type[Config], name: str) -> tuple[Config, Config]:
 def fields(cls: type[Config]) -> list[str]:
     """Fields that can take another value while all others keep theirs."""
     alone = {"type", "targets"}  # `targets` is about files: see the test below
+    alone |= {"field"} if cls.__qualname__ == "SplitConfig" else set()  # needs `by: field`: likewise
     single = [
         n
         for n, i in cls.model_fields.items()
@@ -258,7 +269,16 @@ def test_a_changed_option_changes_the_identity_unless_it_is_declared_outside(cls
             )
 
 
-@pytest.mark.parametrize("name", registry.names("corpus"))
+def test_the_field_that_splits_a_corpus_is_part_of_the_identity() -> None:
+    one, other = (SplitConfig(by="field", field=name) for name in ("author", "title"))
+    assert identity(one) != identity(other)
+
+
+def of_pairs(name: str) -> bool:
+    return "targets" in registry.find("corpus", name).Config.model_fields
+
+
+@pytest.mark.parametrize("name", filter(of_pairs, registry.names("corpus")))
 def test_what_a_file_may_hold_is_part_of_the_identity(name: str) -> None:
     cls = registry.find("corpus", name).Config
     configs = [
@@ -379,7 +399,54 @@ EVALUATION = ("name", "every", "at", "items")
 SIZES = {"train": 60, "val": 10, "test": 5, "ood": 5}
 
 
-@pytest.mark.parametrize("name", registry.names("corpus"))
+def test_corpora_of_files_and_their_tokenizers_read_their_options(spy: Spy, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("".join(f"line {i} of quite an ordinary text\n" for i in range(999)))
+    (tmp_path / "b.jsonl").write_text("".join(f'{{"text": "row {i}", "k": "{i}"}}\n' for i in range(9)))
+    text = registry.find("corpus", "text_files")
+    whole = {"path": str(tmp_path / "a.txt"), "block_bytes": 1024}
+    corpus = text(validate(text.Config, Source({"type": "text_files", **whole})))
+    by_field = {
+        "path": str(tmp_path / "b.jsonl"),
+        "fields": ["k"],
+        "split": {"by": "field", "field": "k", "val": 0.5},
+    }
+    for found in (corpus, text(validate(text.Config, Source({"type": "text_files", **by_field})))):
+        assert found.fingerprint() and [list(found.documents(split)) for split in found.splits]
+    assert not spy.unread(text.Config) and not spy.unread(SplitConfig)
+    tokens = registry.find("corpus", "token_files")
+    np.arange(500, dtype=np.uint16).tofile(tmp_path / "a.bin")
+    found = tokens(validate(tokens.Config, Source({"type": "token_files", "path": str(tmp_path / "a.bin")})))
+    assert [list(found.token_parts(split)) for split in found.splits]
+    assert not spy.unread(tokens.Config)
+    for name, options in (("bpe", {"vocab_size": 280}), ("sentencepiece", {"vocab_size": 290}), ("ids", {})):
+        cls = registry.find("tokenizer", name)
+        tokenizer = cls(cls.Config(**options))
+        tokenizer.train(corpus)
+        assert (
+            tokenizer.dump()
+            and tokenizer.roles
+            and (name == "ids" or len(tokenizer.encode_ids("an ordinary")))
+        )
+        assert not spy.unread(
+            cls.Config, but=("lossy",)
+        )  # asked when a text does not come back: its own test
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list([{"text": f"row {i}"} for i in range(99)]).save_to_disk(str(tmp_path / "set"))
+    rows = registry.find("corpus", "hf_dataset")
+    for options in (
+        {"path": str(tmp_path / "set")},
+        {"path": "text", "data_files": [str(tmp_path / "a.txt")]},
+    ):
+        found = rows(validate(rows.Config, Source({"type": "hf_dataset", **options})))
+        assert (
+            found.fingerprint()
+            and found.record()
+            and [list(found.documents(split)) for split in found.splits]
+        )
+    assert not spy.unread(rows.Config)
+
+
+@pytest.mark.parametrize("name", filter(of_pairs, registry.names("corpus")))
 def test_a_corpus_reads_its_options(spy: Spy, name: str, tmp_path: Path) -> None:
     cls = registry.find("corpus", name)
     variants: list[dict[str, Any]] = [{}, {"rule": "linear"}, {"disambiguating": 5}, {"templates": 9}]

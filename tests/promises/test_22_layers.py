@@ -44,7 +44,13 @@ SPEED += ("studies/cohorts.py", "studies/roofline.py", "studies/profile.py", "to
 MAX_SPEED = 1800
 TEXT = ("tokens/subword/", "tokens/in_place.py", "tokens/overlap.py", "tokens/export.py")
 """Kinds of tokenizers and files of ids: components, and what is done to a store beside training on it."""
-STATISTICS = ("studies/intervals.py", "studies/compare.py", "studies/stability.py", "studies/windows.py", "studies/gaps.py")
+STATISTICS = (
+    "studies/intervals.py",
+    "studies/compare.py",
+    "studies/stability.py",
+    "studies/windows.py",
+    "studies/gaps.py",
+)
 """From results to answers: not needed to understand a run."""
 MAX_TEXT, MAX_STATISTICS = 1200, 1400
 

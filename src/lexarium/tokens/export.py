@@ -1,7 +1,7 @@
 """A split of a store as one file of ids, for other programs.
 
 `h5`: the arrow-of-time study's form, dataset `tokens`, int32, (n,), with attributes that say what it is. `bin`: as
-nanoGPT, the ids one after the other, uint16 (uint32 above 65,536 ids). `npy`: the same with its type written before it. The
+nanoGPT, the ids one after the other, uint16 (uint32 above 65,536 ids). `npy`: the same with its type before it. The
 file appears whole or not at all; memory does not grow with it.
 """
 
