@@ -249,11 +249,20 @@ def test_cuts_against_their_definition(weights: list[int], k: int, share: float)
         assert shares(p, 500, top_p=share).tolist() == pytest.approx(normal(kept), abs=5e-3)
 
 
-def test_a_token_of_no_weight_is_never_drawn() -> None:
-    scores = np.log(np.array([[0.5, 0.5, 1e-9, 1e-9]], dtype=np.float32))
-    ends = np.array([0.0]), np.array([np.nextafter(1.0, 0.0)])
-    assert [int(draw(scores, 1.0, u, top_k=2)[0]) for u in ends] == [0, 1]
-    assert int(draw(scores[:, ::-1], 1.0, ends[0], top_k=2)[0]) == 2
+@given(weights=st.lists(st.floats(1e-6, 1), min_size=1, max_size=40), zeros=st.integers(0, 3))
+def test_a_token_of_no_weight_is_never_drawn(weights: list[float], zeros: int) -> None:
+    """Not even at the two ends of [0, 1), with tokens of no weight there."""
+    none = [-math.inf] * zeros
+    scores = np.array([none + [math.log(w) for w in weights] + none])
+    ends = [int(draw(scores, 1.0, np.array([u]))[0]) for u in (0.0, np.nextafter(1.0, 0.0))]
+    assert ends == [zeros, zeros + len(weights) - 1]
+
+
+def test_samples_of_one_prefix_differ() -> None:
+    s = scorer("recurrent gru")
+    s.roles.ids["eos"] = -1
+    found = s.generate(["w1 w2"] * 6, 12, temperature=2.0, key=1)
+    assert len(set(found)) == 6 and found[:3] == s.generate(["w1 w2"] * 3, 12, temperature=2.0, key=1)
 
 
 @pytest.mark.parametrize(

@@ -83,9 +83,9 @@ def draw(
         before = falling.cumsum(1) - falling  # what the likelier tokens hold
         kept = (before < top_p * weights.sum(1, keepdims=True)).sum(1)
         weights[weights < np.take_along_axis(falling, kept[:, None] - 1, 1)] = 0.0
-    last = weights.shape[1] - 1 - (weights[:, ::-1] > 0).argmax(1)  # where rounding could step over
     summed = weights.cumsum(1)
-    return np.minimum((summed[:, :-1] <= (uniform * summed[:, -1])[:, None]).sum(1), last)
+    # the largest uniform, 1 - 2**-53, times a sum is less than the sum in doubles: no token of weight 0 is reached
+    return (summed[:, :-1] <= (uniform * summed[:, -1])[:, None]).sum(1)
 
 
 @dataclass
