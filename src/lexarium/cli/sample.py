@@ -75,11 +75,6 @@ def sample(
     at = resolve_step(found, step)
     scorer = found.scorer(at)
     room = _room(found, scorer, prompt, slide)
-    if room < 1:
-        raise UserError(
-            f"--prompt: the prompt fills the {scorer.model.max_length} positions of the model; shorten it, or go on"
-            " from its last part with --slide"
-        )
     watched = talk.stream.isatty() and not as_json
     ask = partial(scorer.generate_ids, [prompt] * number, min(max_new, room), sampling, slide)
     ids = _watched(scorer, prompt, number, talk.stream, ask) if watched else ask()
@@ -115,4 +110,11 @@ def _room(run: Run, scorer: Any, prompt: str, slide: bool) -> int:
     elif not given and not getattr(run.config.objective, "bos", True):
         raise UserError("--prompt: this model was trained without bos, so it needs a word to begin with")
     limit = getattr(scorer.model, "max_length", None)
-    return 1 << 30 if limit is None or slide else limit - given - 1
+    if limit is None or slide:
+        return 1 << 30
+    if limit - given - 1 < 1:
+        raise UserError(
+            f"--prompt: the prompt fills the {limit} positions of the model; shorten it, or go on from its last part"
+            " with --slide"
+        )
+    return limit - given - 1
