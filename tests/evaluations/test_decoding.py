@@ -169,6 +169,22 @@ def test_what_cannot_be_read_in_pieces_is_read_from_its_beginning() -> None:
     assert s.generate(["w1 w2", "w3"], 5) == expected
 
 
+def test_a_subclass_with_a_forward_or_a_read_of_its_own_does_not_inherit_the_promise() -> None:
+    """What it changes would be left out of the pieces; unless it says that it is not."""
+    s = scorer("recurrent gru")
+    model, objective = type(s.model), type(s.objective)
+    shifted = lambda self, tokens, **more: model.forward(self, (tokens + 1) % 12, **more)
+    own = lambda self, prefixes: objective.read(self, prefixes)
+    for part, base, method, promise in (
+        (s.model, model, {"forward": shifted}, {"advances": model.advances}),
+        (s.objective, objective, {"read": own}, {"appends": True}),
+    ):
+        for body, pieces in (({}, True), (method, False), ({**method, **promise}, True)):
+            part.__class__ = type("Mine", (base,), body)
+            assert (way(s, ["w1"]) == {InPieces}) == pieces
+        part.__class__ = base
+
+
 def test_groups_keep_to_the_budget() -> None:
     """A long way to go makes groups smaller, because what is carried grows; every row is in one group."""
     s = scorer("recurrent gru", tokens=64)

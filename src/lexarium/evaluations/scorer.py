@@ -253,7 +253,9 @@ class Scorer:
     def _in_pieces(self, contexts: Sequence[Context]) -> bool:
         """Whether the model can read in pieces what the objective gives it, and the objective only appends."""
         taken: frozenset[str] = getattr(self.model, "advances", frozenset())
-        if not taken or not getattr(self.objective, "appends", False):
+        if not _promises(self.model, "advances", "forward") or not _promises(
+            self.objective, "appends", "read"
+        ):
             return False
         return self.objective.read(contexts)[0].inputs.keys() & self.model.consumes <= taken
 
@@ -305,6 +307,14 @@ class Scorer:
                         yield
         finally:
             self.model.train(training)
+
+
+def _promises(component: Any, promise: str, method: str) -> bool:
+    """Whether a component promises something of a method; one that defines the method anew has to promise anew."""
+    owner = lambda name: next((c for c in type(component).__mro__ if name in vars(c)), object)
+    return bool(getattr(component, promise, False)) and (
+        promise in vars(component) or issubclass(owner(promise), owner(method))
+    )
 
 
 def _lengths(last: Tensor) -> list[int]:
