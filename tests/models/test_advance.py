@@ -164,6 +164,14 @@ def test_no_gradient_flows_and_nothing_is_dropped() -> None:
         assert not output.hidden.requires_grad and not any(t.requires_grad for t in state.values())
 
 
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_row_of_a_recurrence_that_reads_nothing_is_refused(width: int) -> None:
+    m = model("recurrent lstm")
+    _, state = m.advance(ids(2, 1).view(2, 1))
+    with pytest.raises(ValueError, match="a row without a new token"):
+        m.advance(torch.ones(2, width, dtype=torch.int64), state, real=torch.arange(width))
+
+
 def test_an_encoder_runs_once() -> None:
     m, calls = model("encoder_decoder"), []
     handle = m.encoder.register_forward_hook(lambda *_: calls.append(1))
