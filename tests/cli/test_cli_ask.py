@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from lexarium.evaluations.scorer import _draw
+from lexarium.evaluations.decoding import draw
 from lexarium.studies.run import Run
 from lexarium.studies.run_files import RunFiles
 
@@ -106,13 +106,13 @@ def test_drawing_inverts_the_distribution() -> None:
     probabilities = np.array([0.5, 0.3, 0.2])
     uniform = (np.arange(1000) + 0.5) / 1000
     scores = np.log(np.tile(probabilities, (1000, 1))).astype(np.float32)
-    found = np.bincount(_draw(scores, 1.0, uniform), minlength=3) / 1000
+    found = np.bincount(draw(scores, 1.0, uniform), minlength=3) / 1000
     assert np.allclose(found, probabilities, atol=1e-3)
-    hot = np.bincount(_draw(scores, 2.0, uniform), minlength=3) / 1000
+    hot = np.bincount(draw(scores, 2.0, uniform), minlength=3) / 1000
     root = np.sqrt(probabilities)
     assert np.allclose(hot, root / root.sum(), atol=1e-3)
     scores[:, 0] = -math.inf
-    assert 0 not in _draw(scores, 1.0, uniform)
+    assert 0 not in draw(scores, 1.0, uniform)
 
 
 def test_prompts_that_cannot_be_read(lexarium, trained: Path) -> None:

@@ -202,6 +202,25 @@ def test_other_faulty_components_are_caught(kind: str, tmp_path: Path) -> None:
     assert any(line.startswith(promise) for line in broken), broken
 
 
+@pytest.mark.parametrize(
+    ("kind", "base", "body", "promise"),
+    [
+        ("model", "models.recurrent import Recurrent", "advances = frozenset({'tokens', 'real'})\n"
+         "    def forward(self, tokens, **more):\n        return super().forward((tokens + 1) % 7, **more)", "rows in pieces"),
+        ("objective", "objectives.causal import Causal", "appends = True\n"
+         "    def read(self, prefixes):\n        return super().read([(a[::-1], b[::-1]) for a, b in prefixes])", "`appends`"),
+    ],
+)  # fmt: skip
+def test_a_false_promise_of_reading_in_pieces_is_caught(
+    kind: str, base: str, body: str, promise: str, tmp_path: Path
+) -> None:
+    cls = base.split()[-1]
+    file = tmp_path / "mine.py"
+    file.write_text(f"from lexarium.{base}\n\nclass Mine({cls}):\n    name = 'mine'\n    {body}\n")
+    broken = failures(contract(kind, f"{file}:Mine"))
+    assert [line for line in broken if line.startswith(promise)], broken
+
+
 def test_a_component_that_cannot_be_built_is_a_failed_check(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(HEAD + CLASS.format(kind="schedule"))

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lexarium.evaluations.scorer import Scorer, _draw
+from lexarium.evaluations.decoding import draw
+from lexarium.evaluations.scorer import Scorer
 from lexarium.foundation import registry
 from lexarium.foundation.types import Document, UserError
 from lexarium.models.build import build_model
@@ -268,12 +269,12 @@ def test_drawing_inverts_the_distribution() -> None:
     with np.errstate(divide="ignore"):
         scores = np.log(p)[None].repeat(2000, 0)
     uniform = (np.arange(2000) + 0.5) / 2000
-    counts = np.bincount(_draw(scores, 1.0, uniform), minlength=4) / 2000
+    counts = np.bincount(draw(scores, 1.0, uniform), minlength=4) / 2000
     assert counts.tolist() == pytest.approx(p.tolist(), abs=1e-3)
-    sharp = np.bincount(_draw(scores, 0.5, uniform), minlength=4) / 2000
+    sharp = np.bincount(draw(scores, 0.5, uniform), minlength=4) / 2000
     assert sharp.tolist() == pytest.approx((p**2 / (p**2).sum()).tolist(), abs=1e-3)
-    assert _draw(scores[:1], 1.0, np.array([np.nextafter(1.0, 0.0)])).tolist() == [3]
-    assert _draw(scores[:1], 1.0, np.array([0.0])).tolist() == [0]
+    assert draw(scores[:1], 1.0, np.array([np.nextafter(1.0, 0.0)])).tolist() == [3]
+    assert draw(scores[:1], 1.0, np.array([0.0])).tolist() == [0]
 
 
 # --- states -----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.builders import TRANSFORMER, checkpoint_record, record, tiny_run
+from tests.builders import ENCODER_DECODER, TRANSFORMER, checkpoint_record, record, tiny_run
 from tests.promises.test_26_cohorts import ARMS, check_equal, member_configs, runs, stop_at, together
 
 from lexarium.foundation.rng import torch_generator
@@ -123,3 +123,28 @@ def test_bf16_and_tf32_train(tmp_path: Path) -> None:
         run = tiny_run(tmp_path, plan=PLAN, model=TRANSFORMER, train={"precision": precision})
         assert run.train() == "done"
         assert json.loads((run.path / "plan.json").read_text())["precision"] == precision
+
+
+@pytest.mark.parametrize("arm", ["transformer", "lstm", "gru", "encoder_decoder"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_reading_in_pieces_on_a_device(arm: str, precision: str, tmp_path: Path) -> None:
+    """Log-probabilities step by step, rows of unequal length of which some end: pieces against whole rows."""
+    options: dict[str, Any] = {"model": {"type": "recurrent", "cell": arm, "d_model": 16}}
+    if arm == "transformer":
+        options = {}
+    elif arm == "encoder_decoder":
+        options = {"model": ENCODER_DECODER, "objective": {"type": "seq2seq"}}
+    run = tiny_run(tmp_path, train={"max_steps": 2, "precision": precision}, plan=PLAN, **options)
+    run.train()
+    s = run.scorer()
+    assert s.device.type == "cuda"
+    texts = ["my raven does sleep .", "her newt", "my raven that her newt does admire does change ."]
+    ((going, pieces),) = s._readings([s._row(i, t) for i, t in enumerate(texts)], 20)
+    for step in range(12):
+        with s._inference():
+            (found, lengths), (expected, wanted) = pieces(going), s._whole(going)
+        assert lengths == wanted
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 if precision == "fp32" else 0.1)
+        for row, token in zip(going, expected.argmax(-1).tolist(), strict=True):
+            row.ids.append(token)
+        going = going[1:] if step == 6 else going

@@ -36,7 +36,9 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "transformer learned": {**SMALL, "positions": "learned", "attention_bias": True, "output_bias": True},
     "transformer none": {**SMALL, "positions": "none", "norm_bias": False, "feed_forward_bias": False},
+    "transformer library": {**SMALL, "positions": "learned", "tied": False, "initialisation": "library"},
     "recurrent lstm": {"cell": "lstm", "n_layers": 2, "d_model": 8},
+    "recurrent norm": {"cell": "gru", "d_model": 8, "final_norm": True, "initialisation": "library"},
     "recurrent gru": {"cell": "gru", "n_layers": 1, "d_model": 8, "d_embedding": 6},
     "recurrent tanh": {"cell": "tanh", "n_layers": 2, "d_model": 8, "tied": True, "output_bias": False},
     "recurrent relu": {"cell": "relu", "n_layers": 1, "d_model": 8},
@@ -317,7 +319,7 @@ def test_states_of_every_layer() -> None:
         assert len(output.layers) == m.config.n_layers + 1
         assert {len(states) for states in output.layers} == {output.hidden.shape[0]}
         final = output.layers[-1]
-        norm = getattr(getattr(m, "stack", getattr(m, "decoder", None)), "final_norm", None)
+        norm = getattr(getattr(m, "stack", getattr(m, "decoder", m)), "final_norm", None)
         assert torch.allclose(norm(final) if norm is not None else final, output.hidden)
 
 

@@ -69,12 +69,21 @@ EXAMPLES: dict[str, list[Any]] = {
     "Reference": [REQUIRED["Reference"]],
     "SplitConfig": [{"by": "end", "val": 0.2}],
 }
-WORDS = ["D100", "gpt2", "other", "loss.val.half.1", "runs/a-b-forward-s2-0123456780", "final"]
+WORDS = [
+    "D100",
+    "gpt2",
+    "arrow_gru_small",
+    "other",
+    "loss.val.half.1",
+    "runs/a-b-forward-s2-0123456780",
+    "final",
+]
 OUTSIDE = {
     "FromRun.Config": {"path"},
     "FromHuggingFace.Config": {"path"},
     "Transformer.Config": {"preset"},
     "EncoderDecoder.Config": {"preset"},
+    "Recurrent.Config": {"preset"},
     "PairConfig": {"files"},
     "QuestionFormation.Config": {"files"},
     "TenseInflection.Config": {"files"},

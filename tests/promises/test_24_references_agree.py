@@ -132,6 +132,53 @@ def test_scores_of_tokens_are_transformers_losses(gpt2: Any) -> None:
         assert -scores.mean() == pytest.approx(output.loss.item(), abs=1e-5)
 
 
+# --- the models of the arrow-of-time study --------------------------------------------------------------
+
+
+def test_arrow_models_are_gpt2_with_exact_gelu_and_a_head_of_their_own() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        vocab_size=V, n_positions=24, n_embd=16, n_layer=3, n_head=4, activation_function="gelu",
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        theirs = transformers.GPT2LMHeadModel(config)
+        for parameter in theirs.parameters():
+            parameter.data.add_(torch.randn_like(parameter) * 0.2)
+    theirs = theirs.double().eval()
+    sizes = {"n_layers": 3, "n_heads": 4, "d_model": 16, "max_positions": 24}
+    ours, rows = model("transformer", preset="arrow_nano", **sizes), ids(3, 24)
+    weights = from_gpt2(theirs.state_dict()) | {"unembedding.weight": theirs.lm_head.weight}
+    ours.load_state_dict(weights, strict=True)
+    with torch.no_grad():
+        expected = theirs(rows).logits.reshape(72, V)
+    assert torch.allclose(logits(ours, tokens=rows), expected, rtol=0, atol=1e-10)
+    assert count_parameters(ours) == sum(p.numel() for p in theirs.parameters())
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_arrow_recurrent_models_are_torchs_stack_with_a_norm_and_a_head(cell: str) -> None:
+    ours = model("recurrent", preset=f"arrow_{cell}_big", n_layers=3, d_model=8)
+    stack = {"lstm": nn.LSTM, "gru": nn.GRU}[cell](8, 8, num_layers=3, batch_first=True)
+    theirs = nn.ModuleList([nn.Embedding(V, 8), stack, nn.LayerNorm(8), nn.Linear(8, V, bias=False)]).double()
+    embedding, stack, norm, head = theirs
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        for parameter in theirs.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.5)
+        for i, layer in enumerate(ours.layers):
+            for name, parameter in layer.named_parameters():
+                parameter.copy_(getattr(stack, name.replace("_l0", f"_l{i}")))
+        ours.embedding.copy_(embedding.weight)
+        ours.final_norm.load_state_dict(norm.state_dict())
+        ours.unembedding.weight.copy_(head.weight)
+        rows = ids(3, 30)
+        expected = head(norm(stack(embedding(rows))[0])).reshape(90, V)
+    assert torch.allclose(logits(ours, tokens=rows), expected, rtol=0, atol=1e-12)
+    assert count_parameters(ours) == sum(p.numel() for p in theirs.parameters())
+
+
 # --- recurrences --------------------------------------------------------------------------------------
 
 

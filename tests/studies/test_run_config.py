@@ -8,10 +8,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lexarium.foundation import registry
 from lexarium.foundation.config import ConfigError, Source, parse_yaml, resolved, validate, write_yaml
 from lexarium.foundation.files import dumps
 from lexarium.foundation.types import Incompatible
@@ -22,9 +24,10 @@ from lexarium.studies.run_config import (
     check_splits,
     component_configs,
     evaluation_name,
+    longest_row,
 )
 from lexarium.tokens.store import ViewConfig
-from toy import TYPE, write_corpus
+from toy import TYPE, example, toy_tokenizer, write_corpus
 
 PLAIN = {"corpus": {"type": "question_formation"}, "model": {"type": "transformer"}}
 FULL = """
@@ -284,6 +287,16 @@ def test_possible_combinations_pass() -> None:
         check(config(model=model, packing=WINDOWS, direction={"type": direction}))
     check(config(model={"type": "encoder_decoder"}, objective=SEQ2SEQ, evaluations=[{"type": "loss"}]))
     check(config(model={"type": "transformer", "max_positions": 101}, packing=WINDOWS))
+    for bos, eos, longest in ((True, True, 101), (True, False, 100), (False, True, 100), (False, False, 99)):
+        framed = config(
+            model={"type": "transformer", "max_positions": longest},
+            packing=WINDOWS,
+            objective={"type": "causal", "bos": bos, "eos": eos},
+        )
+        check(framed)
+        row = example(np.arange(100) % 3 + 1)
+        objective = registry.find("objective", "causal")(framed.objective, toy_tokenizer(["a b c"]))
+        assert longest_row(framed) == longest == objective.collate([row]).inputs["tokens"].shape[1]
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,16 @@
-"""`lexarium sample`: text from a trained model."""
+"""`lexarium sample`: text from a trained model, in the direction it was trained in.
+
+A forward model goes on after the prompt, a backward model writes what stands before it; ids are put in the order of
+the corpus before they become text, and prompt and continuation are decoded as one. On a terminal the text grows as it
+is written; elsewhere, and with --json, it is printed once it is whole.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -19,14 +26,33 @@ if TYPE_CHECKING:
 def sample(
     run: RunName,
     prompt: Annotated[
-        str, typer.Option("--prompt", "-p", metavar="TEXT", help="What the text begins with.")
+        str,
+        typer.Option(
+            "--prompt",
+            "-p",
+            metavar="TEXT",
+            help="What the text begins with. For a backward model the prompt is the text's ENDING.",
+        ),
     ] = "",
     number: Annotated[int, typer.Option("-n", "--number", metavar="N", min=1, help="How many samples.")] = 1,
     temperature: Annotated[
         float,
         typer.Option("--temperature", "-t", metavar="T", min=0, help="0 = the likeliest word each time."),
     ] = 1.0,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", metavar="K", min=1, help="Draw from the K likeliest tokens only.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option("--top-p", metavar="P", help="Draw from the likeliest tokens that hold the share P."),
+    ] = None,
     max_new: Annotated[int, typer.Option("--max-new", metavar="N", min=1, help="Tokens at most.")] = 64,
+    slide: Annotated[
+        bool,
+        typer.Option(
+            "--slide", help="Where the model's positions are full, go on from the last half of them."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Seed of the draws.")] = 1,
     step: Step = None,
     runs_dir: RunsDir = Path("runs"),
@@ -38,27 +64,43 @@ def sample(
     Example: lexarium sample RUN --prompt "my raven does change . quest" -n 3
     """
     from lexarium.cli.target import find_run
+    from lexarium.evaluations.decoding import Sampling
     from lexarium.foundation import rng
     from lexarium.studies.assembly import resolve_step
     from lexarium.studies.run import Run
 
     talk = Talk(as_json)
+    sampling = Sampling(temperature, top_k, top_p, rng.key(seed, "sample"))
     found = Run.open(find_run(run, runs_dir), trust_plugins)
     at = resolve_step(found, step)
     scorer = found.scorer(at)
-    room = _room(found, scorer, prompt)
-    if room < 1:
-        raise UserError(f"--prompt: the prompt fills the {scorer.model.max_length} positions of the model")
-    key = rng.key(seed, "sample")
-    texts = scorer.generate([prompt] * number, min(max_new, room), temperature, key)
-    whole = [_whole(found, scorer, prompt, text) for text in texts]
-    samples = [{"text": w, "continuation": t} for w, t in zip(whole, texts, strict=True)]
+    room = _room(found, scorer, prompt, slide)
+    watched = talk.stream.isatty() and not as_json
+    ask = partial(scorer.generate_ids, [prompt] * number, min(max_new, room), sampling, slide)
+    ids = _watched(scorer, prompt, number, talk.stream, ask) if watched else ask()
+    samples = [{"text": scorer.text(new, prompt), "continuation": scorer.text(new)} for new in ids]
     talk.data({"run": found.path.name, "step": at, "prompt": prompt, "seed": seed, "samples": samples})
-    for text in whole:
-        talk.say(text)
+    if not watched:
+        for each in samples:
+            talk.say(each["text"])
 
 
-def _room(run: Run, scorer: Any, prompt: str) -> int:
+def _watched(scorer: Any, prompt: str, number: int, stream: TextIO, ask: Any) -> list[list[int]]:
+    """What `ask` gives, while the texts grow on a terminal."""
+    from lexarium.cli.growing import growing
+    from lexarium.evaluations.decoding import settled
+
+    def so_far(ids: Sequence[int]) -> str:
+        return settled(scorer.text(ids, prompt), scorer.direction)
+
+    with growing(stream, [so_far([])] * number, scorer.direction == "forward") as show:
+        found: list[list[int]] = ask(on_token=lambda place, ids: show(place, so_far(ids)))
+        for place, ids in enumerate(found):
+            show(place, scorer.text(ids, prompt))
+    return found
+
+
+def _room(run: Run, scorer: Any, prompt: str, slide: bool) -> int:
     """Tokens that may follow before the model runs out of positions."""
     given = len(scorer.tokenizer.encode(prompt)[0])
     if "source" in scorer.model.consumes:
@@ -68,12 +110,11 @@ def _room(run: Run, scorer: Any, prompt: str) -> int:
     elif not given and not getattr(run.config.objective, "bos", True):
         raise UserError("--prompt: this model was trained without bos, so it needs a word to begin with")
     limit = getattr(scorer.model, "max_length", None)
-    return 1 << 30 if limit is None else limit - given - 1
-
-
-def _whole(run: Run, scorer: Any, prompt: str, text: str) -> str:
-    """Prompt and continuation in the order of the corpus; what was read is left out where it is a source."""
-    if "source" in scorer.model.consumes:
-        return text
-    parts = [text, prompt] if run.config.direction.type == "backward" else [prompt, text]
-    return scorer.tokenizer.joiner.join(part for part in parts if part)
+    if limit is None or slide:
+        return 1 << 30
+    if limit - given - 1 < 1:
+        raise UserError(
+            f"--prompt: the prompt fills the {limit} positions of the model; shorten it, or go on from its last part"
+            " with --slide"
+        )
+    return limit - given - 1

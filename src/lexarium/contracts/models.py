@@ -96,6 +96,28 @@ class Models:
                 break
         return f"largest difference {largest:.1g}"
 
+    def pieces(self) -> str:
+        """Rows of unequal length, read but for their last token, and then that one."""
+        if not hasattr(self.cls, "advances"):
+            return "not tested: the model reads rows from their beginning"
+        need(self.cls.advances <= self.cls.consumes, "`advances` must be among `consumes`")
+        model, objective = self.build(), self.objective
+        rows = [e.ids for e in self.examples]
+        whole, last = objective.read([(ids[:3], ids[3:]) for ids in rows])
+        begun, _ = objective.read([(ids[:3], ids[3:-1]) for ids in rows])
+        unread = (begun.inputs.keys() & self.cls.consumes) - self.cls.advances
+        need(not unread, f"`advance` does not take {', '.join(sorted(unread))}")
+        first, state = model.advance(**{k: v for k, v in begun.inputs.items() if k in self.cls.consumes})
+        second, _ = model.advance(torch.tensor([[int(ids[-1])] for ids in rows]), state)
+        gaps = (
+            float((first.hidden - run_model(model, begun).hidden).abs().max()),
+            float((second.hidden - run_model(model, whole).hidden[last]).abs().max()),
+        )
+        need(
+            max(gaps) < TOLERANCE, f"states of a row in pieces differ from the row at once by {max(gaps):.2g}"
+        )
+        return f"largest difference {max(gaps):.1g}"
+
     def gradients(self) -> str:
         """Every parameter gets a finite gradient that is not zero."""
         model, objective = self.build().train(), self.objective
@@ -165,6 +187,7 @@ def models(cls: Any, config: Any) -> Iterator[Test]:
     yield "shapes: one state per real token, logits over the vocabulary", c.shapes
     yield "causality: a token changes nothing before it", c.causality
     yield "padding changes nothing", c.padding
+    yield "rows in pieces are the rows at once", c.pieces
     yield "a gradient reaches every parameter", c.gradients
     yield "save and load", c.saving
     yield "initial values are a function of the seed", c.initialisation
@@ -253,6 +276,22 @@ class Objectives:
         hidden = run_model(model, batch).hidden
         need(len(last) == 2 and int(last.max()) < hidden.shape[0], "`read` names a state that is not there")
 
+    def appends(self) -> str:
+        """What `appends` says of `read`."""
+        o, words = self.objective, self.examples[0].ids
+        if not getattr(o, "appends", False):
+            return "not tested: every prefix is read from its beginning"
+        short, long = (o.read([(words[:2], words[2:n])])[0].inputs for n in (3, 4))
+        need(short.keys() == long.keys(), "a longer prefix is read with other inputs")
+        grown = torch.cat([short["tokens"], torch.tensor([[int(words[3])]])], 1)
+        need(
+            torch.equal(long["tokens"], grown),
+            "a longer prefix is not the same row with its new token at the end",
+        )
+        other = [n for n in short if n not in ("tokens", "real") and not torch.equal(short[n], long[n])]
+        need(not other, f"a longer prefix changes {', '.join(other)}")
+        return ""
+
 
 def objectives(cls: Any, config: Any) -> Iterator[Test]:
     """Contract of an objective."""
@@ -263,3 +302,4 @@ def objectives(cls: Any, config: Any) -> Iterator[Test]:
     yield "gradients of micro-batches add up", c.gradients
     yield "`scored` names a place for every target", c.scored
     yield "`read` asks a trained model", c.read
+    yield "`appends`: a longer prefix is the same row, longer", c.appends

@@ -10,20 +10,31 @@ has produced so far; a language model reads one after the other. Dropout is off:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lexarium.foundation import rng
-from lexarium.foundation.types import Batch, Document, Example, Output, UserError
+from lexarium.evaluations.decoding import (
+    Context,
+    InPieces,
+    OnIds,
+    Reading,
+    Row,
+    Sampling,
+    decode,
+    settled,
+)
+from lexarium.foundation.types import Batch, Document, Example, Output, State, UserError
 from lexarium.objectives.framing import log_probabilities
 
 Prefix = str | tuple[str, str]
 BATCH_TOKENS = 4096
 """Padded positions per forward pass."""
+CARRIED = 8
+"""Positions a model may carry while it generates, in forward passes: far less than a pass needs is kept of each."""
 
 
 class Scorer:
@@ -105,40 +116,56 @@ class Scorer:
         return found
 
     def generate(
-        self, prefixes: Sequence[Prefix], max_new_tokens: int, temperature: float = 0.0, key: int = 0
+        self,
+        prefixes: Sequence[Prefix],
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        key: int = 0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        slide: bool = False,
+        on_token: Callable[[int, str], None] | None = None,
     ) -> list[str]:
         """Continuations as text, up to eos or `max_new_tokens`, in corpus order.
 
-        A row that reaches the model's `max_length` ends there. With temperature 0 greedy; else drawn from the
-        distribution sharpened by 1/temperature. A draw is a function of `key`, the prefix's place in the list
-        and the position, so neither batching nor the other prefixes change it.
+        A row that reaches the model's `max_length` ends there; with `slide` it reads the last half of its context
+        anew and goes on. How a token is chosen: see `evaluations/decoding.py`. `on_token(number of the prefix,
+        continuation so far)` is called after every token, without a character that is not complete yet.
         """
-        rows = [self._read(p) for p in prefixes]
-        produced: list[list[int]] = [[] for _ in rows]
-        going = list(range(len(rows)))
-        for position in range(max_new_tokens):
-            if not going:
-                break
-            lengths = [len(rows[i][0]) + len(rows[i][1]) + len(produced[i]) for i in going]
-            for chosen in self._batches(lengths):
-                members = [going[j] for j in chosen]
-                begun = [
-                    (rows[i][0], np.concatenate([rows[i][1], produced[i]]).astype(np.int64)) for i in members
-                ]
-                scores = self._next(begun)
-                if temperature > 0:
-                    drawn = [rng.generator(key, "sample", i, position).random() for i in members]
-                    tokens = _draw(scores.cpu().numpy(), temperature, np.array(drawn)).tolist()
-                else:
-                    tokens = scores.argmax(-1).tolist()
-                for i, token in zip(members, tokens, strict=True):
-                    produced[i].append(token)
-            going = [
-                i for i in going if produced[i][-1] != self.roles["eos"] and self._fits(rows[i], produced[i])
-            ]
-        return [
-            self.tokenizer.decode(self._direction.undo(np.array(ids, dtype=np.int64))) for ids in produced
-        ]
+        seen: OnIds | None = None
+        if on_token is not None:
+            told = on_token
+            seen = lambda place, ids: told(place, settled(self.text(ids), self.direction))
+        sampling = Sampling(temperature, top_k, top_p, key)
+        return [self.text(ids) for ids in self.generate_ids(prefixes, max_new_tokens, sampling, slide, seen)]
+
+    def generate_ids(
+        self,
+        prefixes: Sequence[Prefix],
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+        slide: bool = False,
+        on_token: OnIds | None = None,
+    ) -> list[list[int]]:
+        """`generate` as ids in reading order, the eos that ended a row included."""
+        rows = [self._row(i, prefix) for i, prefix in enumerate(prefixes)]
+        limit = getattr(self.model, "max_length", None)
+        if slide and limit is not None:
+            for row in rows:
+                if self._framed(row) > limit:
+                    row.slide(limit)
+        settings = (sampling or Sampling(), self.roles["eos"], limit, slide, on_token)
+        with self._inference():
+            for group, reading in self._readings(rows, max_new_tokens):
+                decode(group, max_new_tokens, reading, *settings)
+        return [row.produced for row in rows]
+
+    def text(self, ids: Sequence[int], prefix: Prefix = "") -> str:
+        """Text in corpus order of what followed a prefix, together with the prefix; of one with a source, with what
+        was begun only. Decoded as one: pieces of a text need not be texts. An eos at the end is left out."""
+        ids = list(ids[:-1]) if len(ids) and ids[-1] == self.roles["eos"] else list(ids)
+        both = np.array(self._row(0, prefix).ids + ids, dtype=np.int64)
+        return self.tokenizer.decode(self._direction.undo(both))
 
     def hidden(self, prefixes: Sequence[Prefix]) -> list[np.ndarray]:
         """Per prefix, float32 (layers + 1, L, D): states of every token of the prefix (bos left out).
@@ -188,22 +215,72 @@ class Scorer:
             yield order[start:stop]
             start = stop
 
-    def _next(self, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> Tensor:
-        batch, last = self.objective.read(rows)
+    def _next(self, contexts: Sequence[Context]) -> Tensor:
+        batch, last = self.objective.read(contexts)
         with self._inference():
-            output = self._forward(batch)
-            hidden = output.hidden.index_select(0, last.to(self.device))
-            return output.unembed(hidden).float().log_softmax(-1)
+            return self._scores(self._forward(batch), last)
 
-    def _fits(self, row: tuple[np.ndarray, np.ndarray], produced: Sequence[int]) -> bool:
-        """Whether the model can read a prefix with what it has produced so far."""
-        limit, (given, begun) = getattr(self.model, "max_length", None), row
-        if limit is None or len(given) + len(begun) + len(produced) + 2 <= limit:
-            return True
-        batch, _ = self.objective.read([(given, np.concatenate([begun, produced]).astype(np.int64))])
-        return batch.inputs["tokens"].shape[1] <= limit
+    def _scores(self, output: Output, last: Tensor | None = None) -> Tensor:
+        """(n, V) log-probabilities after the states with flat indices `last`, or after all."""
+        hidden = output.hidden if last is None else output.hidden.index_select(0, last.to(self.device))
+        return output.unembed(hidden).float().log_softmax(-1)
 
-    def _forward(self, batch: Batch, **options: Any) -> Output:
+    # -- writing on ----------------------------------------------------------------------------------
+
+    def _row(self, place: int, prefix: Prefix) -> Row:
+        given, begun = self._read(prefix)
+        if "source" in self.model.consumes:  # type: ignore[operator]
+            return Row(place, given, begun.tolist())
+        return Row(place, given[:0], [*given.tolist(), *begun.tolist()])
+
+    def _framed(self, row: Row) -> int:
+        """Tokens of a row as the model reads it."""
+        return int(self.objective.read([row.context])[0].inputs["tokens"].shape[1])
+
+    def _readings(self, rows: list[Row], max_new_tokens: int) -> Iterator[tuple[list[Row], Reading]]:
+        """Groups of rows to be grown together, and how to read them."""
+        if not rows:
+            return
+        if not self._in_pieces([row.context for row in rows[:1]]):
+            yield rows, self._whole
+            return
+        lengths = [len(row.given) + len(row.ids) - row.start for row in rows]
+        limit = getattr(self.model, "max_length", None)
+        carried = [n + max_new_tokens if limit is None else min(n + max_new_tokens, limit) for n in lengths]
+        for chosen in self._batches([max(n, m // CARRIED) for n, m in zip(lengths, carried, strict=True)]):
+            yield [rows[i] for i in chosen], InPieces(self._begin, self._advance)
+
+    def _in_pieces(self, contexts: Sequence[Context]) -> bool:
+        """Whether the model can read in pieces what the objective gives it, and the objective only appends."""
+        taken: frozenset[str] = getattr(self.model, "advances", frozenset())
+        if not _promises(self.model, "advances", "forward") or not _promises(
+            self.objective, "appends", "read"
+        ):
+            return False
+        return self.objective.read(contexts)[0].inputs.keys() & self.model.consumes <= taken
+
+    def _begin(self, contexts: Sequence[Context]) -> tuple[Tensor, list[int], State]:
+        batch, last = self.objective.read(contexts)
+        output, state = self._forward(batch, self.model.advance)
+        return self._scores(output, last), _lengths(last), state
+
+    def _advance(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        output, state = self.model.advance(tokens.to(self.device), state)  # type: ignore[operator]
+        return self._scores(output), state
+
+    def _whole(self, rows: Sequence[Row]) -> tuple[Tensor, list[int]]:
+        """A `Reading` from the beginning of every row."""
+        scores: dict[int, Tensor] = {}
+        lengths = [0] * len(rows)
+        for chosen in self._batches([len(row.given) + len(row.ids) - row.start for row in rows]):
+            batch, last = self.objective.read([rows[i].context for i in chosen])
+            found = self._scores(self._forward(batch), last)
+            for i, values, length in zip(chosen, found, _lengths(last), strict=True):
+                scores[i], lengths[i] = values, length
+        return torch.stack([scores[i] for i in range(len(rows))]), lengths
+
+    def _forward(self, batch: Batch, read: Any = None, **options: Any) -> Any:
+        """What `read` (the model, or its `advance`) gives for a batch."""
         limit = getattr(self.model, "max_length", None)
         longest = max(batch.inputs[name].shape[1] for name in ("tokens", "source") if name in batch.inputs)
         if limit is not None and longest > limit:
@@ -213,7 +290,8 @@ class Scorer:
             )
         batch = batch.to(self.device)
         consumes = self.model.consumes
-        return self.model(**{k: v for k, v in batch.inputs.items() if k in consumes}, **options)  # type: ignore[operator]
+        inputs = {k: v for k, v in batch.inputs.items() if k in consumes}  # type: ignore[operator]
+        return (self.model if read is None else read)(**inputs, **options)
 
     @contextlib.contextmanager
     def _inference(self) -> Iterator[None]:
@@ -231,8 +309,14 @@ class Scorer:
             self.model.train(training)
 
 
-def _draw(scores: np.ndarray, temperature: float, uniform: np.ndarray) -> np.ndarray:
-    """(n, V) log-probabilities and (n,) numbers in [0, 1) -> (n,) tokens, by inverting the distribution."""
-    scaled = scores.astype(np.float64) / temperature
-    weights = np.exp(scaled - scaled.max(1, keepdims=True)).cumsum(1)
-    return (weights[:, :-1] <= (uniform * weights[:, -1])[:, None]).sum(1)
+def _promises(component: Any, promise: str, method: str) -> bool:
+    """Whether a component promises something of a method; one that defines the method anew has to promise anew."""
+    owner = lambda name: next((c for c in type(component).__mro__ if name in vars(c)), object)
+    return bool(getattr(component, promise, False)) and (
+        promise in vars(component) or issubclass(owner(promise), owner(method))
+    )
+
+
+def _lengths(last: Tensor) -> list[int]:
+    """Tokens of each row, from the flat indices of their last ones."""
+    return last.diff(prepend=last.new_tensor([-1])).tolist()

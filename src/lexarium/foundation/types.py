@@ -184,6 +184,30 @@ class Output:
     head: tuple[Tensor, Tensor | None] | None = None
 
 
+State = dict[str, "Tensor"]
+"""What a model carries from the tokens of a batch of rows read so far: tensors by name. The first dimension of each is
+the row, so rows are left out, repeated or re-ordered by indexing every tensor alike."""
+
+
+class Advances(Protocol):
+    """A model that also reads rows in pieces: how text is generated without reading its beginning again.
+
+    Optional. The states it returns are, to rounding, those of the same tokens read at once, without dropout, and no
+    gradient flows. Rows may be of unequal length and advance by unequal numbers of tokens.
+    """
+
+    advances: frozenset[str]
+    """Inputs that `advance` takes, among `INPUTS`. A batch with others that the model consumes is read at once."""
+
+    def advance(self, tokens: Tensor, state: State | None = None, **inputs: Tensor) -> tuple[Output, State]:
+        """Read (B, T) further tokens of every row, right-padded (`real` says which are there; at least one per row).
+
+        Without `state` the rows begin here, and the inputs are those of `forward`; with it they are `tokens` and, where
+        rows are padded, `real`. Returns the output of the tokens just read, and the state after them. The state
+        given is used up: its tensors may have been written to.
+        """
+
+
 @dataclass(slots=True)
 class Term:
     """One named part of a loss. The loss of a step is the sum over terms of coefficient * sum / weight, with the

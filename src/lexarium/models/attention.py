@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ from lexarium.foundation.types import UserError
 from lexarium.models.dropout import Dropout
 from lexarium.models.layers import Layout, Rotation, rotate
 
+if TYPE_CHECKING:
+    from lexarium.models.cache import Cache
+
 LONGEST_EXPLICIT = 512
 """Rows longer than this may not use the explicit form (its memory grows with the square)."""
 
@@ -27,16 +31,18 @@ LONGEST_EXPLICIT = 512
 @dataclass(frozen=True)
 class Rule:
     """Who may attend to whom. query_segment (B, T) / key_segment (B, S): same document only; -1 = padding. `ends` (K,)
-    int32 says the same of a row's own documents (see INPUTS, `document_ends`)."""
+    int32 says the same of a row's own documents (see INPUTS, `document_ends`). `visible` (B, 1, T, S) bool spells the
+    rule out instead."""
 
     causal: bool
     query_segment: Tensor | None = None
     key_segment: Tensor | None = None
     ends: Tensor | None = None
+    visible: Tensor | None = None
 
     def allowed(self, t: int, s: int, device: torch.device) -> Tensor | None:
         """(B or 1, 1, T, S) bool, or None when everything is allowed."""
-        mask = None
+        mask = self.visible
         if self.causal:
             mask = torch.ones(t, s, dtype=torch.bool, device=device).tril(s - t)[None, None]
         if self.query_segment is not None and self.key_segment is not None:
@@ -146,6 +152,9 @@ class Attention(nn.Module):
         padded = layout.pad(x)  # (B, T, D)
         return padded.view(layout.batch, layout.length, self.n_heads, self.d_head).transpose(1, 2)
 
+    def _keys_and_values(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        return self._heads(self.k(x), layout), self._heads(self.v(x), layout)
+
     def forward(
         self,
         x: Tensor,
@@ -156,16 +165,21 @@ class Attention(nn.Module):
         memory: Tensor | None = None,
         memory_layout: Layout | None = None,
         memory_key: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """(N, D) -> (N, D). `rotation` turns queries and keys; key is the padded (B, T) one; memory (M, D) with its
-        layout."""
-        source, source_layout = (
-            (x, layout) if memory is None or memory_layout is None else (memory, memory_layout)
-        )
+        layout. `cache`: x are the tokens that follow those it holds; it also holds what memory came to."""
         q = self._heads(self.q(x), layout)
-        k, v = self._heads(self.k(source), source_layout), self._heads(self.v(source), source_layout)
+        if cache is not None and memory_layout is not None:
+            # asked of the first piece only, and there memory is
+            k, v = cache.keep(lambda: self._keys_and_values(memory, memory_layout))  # type: ignore[arg-type]
+        else:
+            its_layout = layout if memory_layout is None else memory_layout
+            k, v = self._keys_and_values(x if memory is None else memory, its_layout)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
+        if cache is not None and memory_layout is None:
+            k, v = cache.extend(k, v)
         dropping = key is not None and self.dropout.active
         if rule.ends is not None and not dropping and takes_ends(q):
             flat = lambda heads: layout.flatten(heads.transpose(1, 2))

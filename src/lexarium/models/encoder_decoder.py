@@ -2,6 +2,9 @@
 
 Options are those of `transformer` (the hierarchical-generalization studies use the same blocks on both
 sides); embeddings are shared between source, target and, when tied, the output.
+
+`advance` reads a target in pieces: the encoder runs once, and what every decoder layer makes of its states is kept
+beside the keys and values of the target (`models/cache.py`).
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from lexarium.foundation.config import outside_identity
-from lexarium.foundation.types import Output
+from lexarium.foundation.types import Output, State
 from lexarium.models.attention import Rule
-from lexarium.models.layers import Layout, Unembedding
-from lexarium.models.transformer import PRESETS, Stack, StackConfig, fill_preset, initialise_parameter
+from lexarium.models.cache import Cache
+from lexarium.models.layers import Layout, Unembedding, fill_preset
+from lexarium.models.transformer import PRESETS, Stack, StackConfig, initialise_parameter
 
 
 class EncoderDecoder(nn.Module):
@@ -29,6 +33,7 @@ class EncoderDecoder(nn.Module):
     )
     needs = frozenset({"tokens", "source", "source_mask"})
     packs, stacks, compiles, randomness = True, True, True, "keyed"
+    advances = frozenset({"tokens", "real", "source", "source_mask", "source_real"})
 
     class Config(StackConfig):
         """Options of `encoder_decoder`."""
@@ -75,23 +80,17 @@ class EncoderDecoder(nn.Module):
         layers: list[Tensor] | None = None,
     ) -> Output:
         """tokens (B, T) of the target side, source (B, S); hidden states are the decoder's."""
-        embed = lambda ids: nn.functional.embedding(ids, self.embedding)
         counted = lambda ids: torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         source_layout, layout = Layout.of(source, source_real), Layout.of(tokens, real)
         if source_segment is None:
             source_segment = torch.where(source_mask, 0, -1)
         place = counted(source) if source_position is None else source_position
-        memory = self.encoder(
-            embed(source_layout.flatten(source)),
-            source_layout,
-            Rule(False, source_segment, source_segment),
-            place,
-            source_key,
-        )
+        rule = Rule(False, source_segment, source_segment)
+        memory = self.encoder(self._embed(source, source_layout), source_layout, rule, place, source_key)
         cross = Rule(False, torch.zeros_like(tokens) if segment is None else segment, source_segment)
         place = counted(tokens) if position is None else position
         hidden = self.decoder(
-            embed(layout.flatten(tokens)),
+            self._embed(tokens, layout),
             layout,
             Rule(True, segment, segment),
             place,
@@ -100,3 +99,33 @@ class EncoderDecoder(nn.Module):
             layers=layers,
         )
         return self.unembedding.output(hidden, self.embedding, layers)
+
+    def _embed(self, ids: Tensor, layout: Layout) -> Tensor:
+        return nn.functional.embedding(layout.flatten(ids), self.embedding)
+
+    @torch.no_grad()
+    def advance(
+        self,
+        tokens: Tensor,
+        state: State | None = None,
+        real: Tensor | None = None,
+        source: Tensor | None = None,
+        source_mask: Tensor | None = None,
+        source_real: Tensor | None = None,
+    ) -> tuple[Output, State]:
+        """Read further tokens (B, T) of the target, right-padded; the source with the first only (`Advances`)."""
+        layout = Layout.of(tokens, real)
+        cache, memory = Cache(state, layout, tokens.device), None
+        if source is not None and source_mask is not None:
+            cache.state["source_segment"] = segment = torch.where(source_mask, 0, -1)
+            source_layout = Layout.of(source, source_real)
+            place = torch.arange(source.shape[1], device=source.device).expand_as(source)
+            rule = Rule(False, segment, segment)
+            memory = self.encoder(self._embed(source, source_layout), source_layout, rule, place, None)
+        segment = cache.state["source_segment"]
+        cross = Rule(False, torch.zeros_like(tokens), segment)
+        looked = (memory, Layout(*segment.shape) if memory is None else source_layout, cross, None)
+        hidden = self.decoder(
+            self._embed(tokens, layout), layout, cache.rule, cache.position, None, memory=looked, cache=cache
+        )
+        return self.unembedding.output(hidden, self.embedding, None), cache.state

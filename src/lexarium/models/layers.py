@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,16 @@ class Layout:
         if self.real is not None:
             x = x.new_zeros(self.batch * self.length, *x.shape[1:]).index_copy(0, self.real, x)
         return x.reshape(self.batch, self.length, *x.shape[1:])
+
+
+def fill_preset(values: Any, presets: dict[str, dict[str, Any]]) -> Any:
+    """Values of the named preset, overwritten by those given."""
+    name = values.get("preset") if isinstance(values, dict) else None
+    if name is None:
+        return values
+    if name not in presets:
+        raise ValueError(f"unknown preset {name!r}; presets are {', '.join(presets)}")
+    return {**presets[name], **values}
 
 
 def sinusoidal_table(length: int, d_model: int) -> Tensor:

@@ -4,7 +4,11 @@ Pre or post norm; sinusoidal, learned, rotary or no positions; relu, gelu or gat
 untied output; biases, initialisation and each dropout place chosen one by one. `preset` fills in the
 values of a published model: `hierarchical_generalization` (Murty et al. 2023; Ahuja et al. 2024; Qin et
 al. 2025: post norm, sinusoidal, relu, no attention biases, tied with an output bias, Xavier), `gpt2`
-(Radford et al. 2019). A value written beside `preset` wins.
+(Radford et al. 2019), `arrow_nano` to `arrow_xl` (Papadopoulos et al. 2024: GPT-2 with exact gelu, untied, library
+initialisation, no dropout inside the feed-forward layer). A value written beside `preset` wins.
+
+`advance` reads a row in pieces with keys and values kept (`models/cache.py`): a new token costs one token's
+products, and attention over those before it.
 
 Without dropout and with it, the results on padded rows, on flat real tokens and on packed rows are equal
 to rounding. The model knows no loss, file or device.
@@ -21,8 +25,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lexarium.foundation.config import ComponentConfig, outside_identity
-from lexarium.foundation.types import Output
+from lexarium.foundation.types import Output, State
 from lexarium.models.attention import Attention, Rule
+from lexarium.models.cache import Cache
 from lexarium.models.dropout import Dropout
 from lexarium.models.layers import (
     Activation,
@@ -30,6 +35,7 @@ from lexarium.models.layers import (
     Layout,
     Rotation,
     Unembedding,
+    fill_preset,
     make_norm,
     normal,
     rotation_of,
@@ -50,6 +56,28 @@ PRESETS: dict[str, dict[str, Any]] = {
         "initialisation": "gpt2", "dropout": 0.1, "max_positions": 1024,
     },
 }  # fmt: skip
+
+
+def _arrow(n_layers: int, n_heads: int, d_model: int, max_positions: int = 256) -> dict[str, Any]:
+    # `dropout` after the embeddings, on attention weights and on both outputs into the residual stream
+    return {
+        "n_layers": n_layers, "n_heads": n_heads, "d_model": d_model, "norm": "pre", "positions": "learned",
+        "activation": "gelu", "tied": False, "output_bias": False, "attention_bias": True, "embedding_scale": False,
+        "initialisation": "library", "dropout": 0.1, "feed_forward_dropout": 0.0, "max_positions": max_positions,
+    }  # fmt: skip
+
+
+ARROW_PRESETS: dict[str, dict[str, Any]] = {
+    "arrow_nano": _arrow(3, 3, 48),
+    "arrow_micro": _arrow(4, 4, 128),
+    "arrow_mini": _arrow(6, 6, 192),
+    "arrow_small": _arrow(10, 10, 380),
+    "arrow_gpt1": _arrow(12, 12, 768),
+    "arrow_medium": _arrow(24, 16, 1024),
+    "arrow_large": _arrow(36, 20, 1280, 128),
+    "arrow_xl": _arrow(48, 25, 1600),
+}
+"""Language models of Papadopoulos, Wenger and Hongler (2024), sizes of their configuration files."""
 
 
 class StackConfig(ComponentConfig):
@@ -77,7 +105,8 @@ class StackConfig(ComponentConfig):
     feed_forward_bias: bool = True
     embedding_scale: bool = False
     """Multiply embeddings by sqrt(d_model) at the input."""
-    initialisation: Literal["xavier", "gpt2"] = "gpt2"
+    initialisation: Literal["xavier", "gpt2", "library"] = "gpt2"
+    """Scheme of the initial values: see `initialise_parameter`."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout at every place below that is left empty."""
     embedding_dropout: float | None = Field(None, ge=0, lt=1)
@@ -101,14 +130,8 @@ class StackConfig(ComponentConfig):
         return self.dropout if own is None else own
 
 
-def fill_preset(values: Any, presets: dict[str, dict[str, Any]]) -> Any:
-    """Values of the named preset, overwritten by those given."""
-    name = values.get("preset") if isinstance(values, dict) else None
-    if name is None:
-        return values
-    if name not in presets:
-        raise ValueError(f"unknown preset {name!r}; presets are {', '.join(presets)}")
-    return {**presets[name], **values}
+Memory = tuple[Tensor | None, Layout, Rule, Tensor | None]
+"""States (M, D) of an encoder (None once a cache holds what they came to), layout, rule and keys (B, S)."""
 
 
 class Block(nn.Module):
@@ -145,14 +168,15 @@ class Block(nn.Module):
         rotation: Rotation | None,
         key: Tensor | None,
         flat_key: Tensor | None,
-        memory: tuple[Tensor, Layout, Rule, Tensor | None] | None = None,
+        memory: Memory | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
-        """(N, D) -> (N, D). memory = (states (M, D), layout, rule, keys (B, S)) of an encoder."""
-        attend = lambda y: self.attention(y, layout, rule, rotation, key)
+        """(N, D) -> (N, D)."""
+        attend = lambda y: self.attention(y, layout, rule, rotation, key, cache=cache)
         x = self._add(x, attend, self.attention_norm, self.attention_residual, flat_key)
         if self.cross is not None and memory is not None:
             cross, (states, its_layout, its_rule, its_key) = self.cross, memory
-            look = lambda y: cross(y, layout, its_rule, None, key, states, its_layout, its_key)
+            look = lambda y: cross(y, layout, its_rule, None, key, states, its_layout, its_key, cache)
             x = self._add(x, look, self.cross_norm, self.cross_residual, flat_key)
         feed = lambda y: self.feed_forward(y, flat_key)
         return self._add(x, feed, self.feed_forward_norm, self.feed_forward_residual, flat_key)
@@ -184,8 +208,9 @@ class Stack(nn.Module):
         rule: Rule,
         position: Tensor,
         key: Tensor | None,
-        memory: tuple[Tensor, Layout, Rule, Tensor | None] | None = None,
+        memory: Memory | None = None,
         layers: list[Tensor] | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """Embedded real tokens (N, D) -> final states (N, D); per-layer states are appended to `layers`."""
         flat_position = layout.flatten(position)
@@ -198,10 +223,12 @@ class Stack(nn.Module):
         x = self.dropout(x, flat_key)
         rotary, width = self.config.positions == "rotary", self.config.d_model // self.config.n_heads
         rotation = rotation_of(position, width) if rotary else None
-        for block in self.blocks:
+        for i, block in enumerate(self.blocks):
             if layers is not None:
                 layers.append(x)
-            arguments = (x, layout, rule, rotation, key, flat_key, memory)
+            if cache is not None:
+                cache.layer = i
+            arguments = (x, layout, rule, rotation, key, flat_key, memory, cache)
             if (
                 self.recompute and torch.is_grad_enabled()
             ):  # dropout is keyed: there is no random state to restore
@@ -220,11 +247,18 @@ def initialise_parameter(
 
     `xavier` (the hierarchical-generalization models): Xavier-uniform everywhere, gain sqrt(2) before the
     relu, feed-forward biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)), other biases zero. `gpt2` (Radford et al.
-    2019): N(0, 0.02), projections into the residual stream scaled by 1/sqrt(2 * n_layers), biases zero.
+    2019): N(0, 0.02), projections into the residual stream scaled by 1/sqrt(2 * n_layers), biases zero. `library`
+    (the defaults of torch.nn): embeddings N(0, 1), weights and biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
     """
     leaf = name.rsplit(".", 1)[-1]
+    width = (config.d_ff or 4 * config.d_model) if ".down." in name else config.d_model
     if "norm" in name:
         parameter.fill_(1.0 if leaf == "weight" else 0.0)
+    elif config.initialisation == "library":
+        if leaf.endswith("embedding"):
+            normal(parameter, generator, 1.0)
+        else:
+            uniform(parameter, generator, 1 / math.sqrt(width))
     elif config.initialisation == "gpt2":
         if leaf == "bias":
             parameter.zero_()
@@ -233,8 +267,7 @@ def initialise_parameter(
             normal(parameter, generator, 0.02 / math.sqrt(2 * depth) if residual else 0.02)
     elif leaf == "bias":
         if ".feed_forward." in name:
-            fan_in = config.d_model if ".down." not in name else (config.d_ff or 4 * config.d_model)
-            uniform(parameter, generator, 1 / math.sqrt(fan_in))
+            uniform(parameter, generator, 1 / math.sqrt(width))
         else:
             parameter.zero_()
     else:
@@ -248,6 +281,7 @@ class Transformer(nn.Module):
     consumes = frozenset({"tokens", "position", "segment", "document_ends", "real", "token_key"})
     needs = frozenset({"tokens"})
     packs, stacks, compiles, randomness = True, True, True, "keyed"
+    advances = frozenset({"tokens", "real"})
 
     class Config(StackConfig):
         """Options of `transformer`."""
@@ -260,7 +294,7 @@ class Transformer(nn.Module):
         @model_validator(mode="before")
         @classmethod
         def _preset(cls, values: Any) -> Any:
-            return fill_preset(values, PRESETS)
+            return fill_preset(values, PRESETS | ARROW_PRESETS)
 
     def __init__(self, config: Config, vocab_size: int) -> None:
         super().__init__()
@@ -292,3 +326,14 @@ class Transformer(nn.Module):
         rule = Rule(True, segment, segment, document_ends)
         hidden = self.stack(embedded, layout, rule, position, token_key, layers=layers)
         return self.unembedding.output(hidden, self.embedding, layers)
+
+    @torch.no_grad()
+    def advance(
+        self, tokens: Tensor, state: State | None = None, real: Tensor | None = None
+    ) -> tuple[Output, State]:
+        """Read further tokens (B, T), right-padded (`foundation.types.Advances`)."""
+        layout = Layout.of(tokens, real)
+        cache = Cache(state, layout, tokens.device)
+        embedded = nn.functional.embedding(layout.flatten(tokens), self.embedding)
+        hidden = self.stack(embedded, layout, cache.rule, cache.position, None, cache=cache)
+        return self.unembedding.output(hidden, self.embedding, None), cache.state

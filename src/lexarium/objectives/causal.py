@@ -38,6 +38,7 @@ class Causal:
     produces = frozenset({"tokens", "real", "position", "segment", "document_ends", "token_key"})
     answers = frozenset({"token_scores", "next_scores", "generate"})
     channels: tuple[str, ...] = ()
+    appends = True  # a longer prefix is read as the same row, with its new tokens at the end
 
     class Config(ComponentConfig):
         """Options of `causal`."""

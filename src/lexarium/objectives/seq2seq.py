@@ -28,6 +28,7 @@ class Seq2Seq:
     )
     answers = frozenset({"token_scores", "next_scores", "generate"})
     extra_tokens = ("eos", "bos")
+    appends = True  # a longer prefix is read as the same row, with its new tokens at the end
 
     class Config(ComponentConfig):
         """Options of `seq2seq`."""

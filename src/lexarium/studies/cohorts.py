@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lexarium.foundation import registry
 from lexarium.foundation.types import UserError, gist
+from lexarium.studies.run_config import longest_row
 from lexarium.studies.run_files import DONE, FAILED
 
 if TYPE_CHECKING:
@@ -345,7 +346,7 @@ def _fit(members: Sequence[_Member], states: States) -> None:
             template=template_of([t.program.step.model for t in trainers]),
             device=device,
             precision=sessions[0].config.train.precision,
-            longest=max(s.loader.packing.longest for s in sessions) + 1,
+            longest=max(longest_row(s.config) for s in sessions),
             compiled=device.type == "cuda",
         )
 

@@ -247,9 +247,16 @@ def check_splits(config: RunConfig) -> None:
                 )
 
 
-def _check_length(config: RunConfig) -> None:
+def longest_row(config: RunConfig) -> int:
+    """Tokens of the longest row that the model reads: of the longest example, `bos` before it and `eos` after it where
+    the objective has them, less the last token, which is only predicted."""
     packing: Any = registry.find("packing", config.packing.type)(config.packing)
-    longest = packing.longest + 1
+    frame = sum(bool(getattr(config.objective, role, True)) for role in ("bos", "eos"))
+    return int(packing.longest) + frame - 1
+
+
+def _check_length(config: RunConfig) -> None:
+    longest = longest_row(config)
     limit = getattr(config.model, "max_positions", None)
     if limit is not None and longest > limit:
         raise Incompatible(

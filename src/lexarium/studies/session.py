@@ -20,7 +20,7 @@ from lexarium.models.dropout import uses_dropout
 from lexarium.studies.assembly import Parts, make
 from lexarium.studies.listeners import Evaluator, Recorder, Saver, Stopper, series
 from lexarium.studies.roofline import machine, operations_per_token
-from lexarium.studies.run_config import RunConfig, evaluation_identity, evaluation_name
+from lexarium.studies.run_config import RunConfig, evaluation_identity, evaluation_name, longest_row
 from lexarium.studies.run_files import DONE, PLAN, PREEMPTED
 from lexarium.tokens.loader import Loader
 from lexarium.training import checkpoint
@@ -274,7 +274,7 @@ def build_trainer(
         clip_norm=train.clip_norm,
         non_finite=train.non_finite,
         example=lambda: loader.batches(0),
-        longest=loader.packing.longest + 1,
+        longest=longest_row(config),
         say=say,
     )
     schedule = make("schedule", config.schedule)
