@@ -77,7 +77,12 @@ class Document:
 
 
 class Corpus(Protocol):
-    """What every corpus offers. A class in `corpora/` with `kind = "corpus"` is found by its `name`."""
+    """What every corpus offers. A class in `corpora/` with `kind = "corpus"` is found by its `name`.
+
+    A corpus that knows the entropy of its documents may also have `floors(direction: str) -> dict[str, float]`: the
+    expected negative log-probability under the true distribution, in nats per document, of the whole (key "") and,
+    where known, of slices by a channel (key "half.1"). Evaluation `loss` then reports the excess over it.
+    """
 
     config: ComponentConfig
 

@@ -81,7 +81,9 @@ class LinearLanguage(SyntheticCorpus):
                 if self.row_weight is None or self.row_weight % 2 == 0 or self.row_weight > self.m:
                     raise ValueError(f"matrix row_weight needs `row_weight`, an odd number up to {self.m}")
             elif self.row_weight is not None or self.draws is not None:
-                raise ValueError(f"`row_weight` and `draws` belong to matrix row_weight, not to {self.matrix}")
+                raise ValueError(
+                    f"`row_weight` and `draws` belong to matrix row_weight, not to {self.matrix}"
+                )
             return self
 
     config: Config

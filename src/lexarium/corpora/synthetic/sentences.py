@@ -101,7 +101,7 @@ class SyntheticCorpus(ABC):
         return sorted(self.alphabet)
 
     def fingerprint(self) -> str:
-        """"": the config determines every document."""
+        """ "": the config determines every document."""
         return ""
 
 
