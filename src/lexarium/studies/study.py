@@ -3,8 +3,8 @@
 `expand` makes the points: every combination of levels, times seeds, less what is excluded. A point's run
 configuration is the base, then the whole components its levels replace, then their dotted paths, then the
 seed, which the paths of `redraw` take too. Two levels that set the same path are an error, and so is a path
-the resulting component does not have. Command-line overrides address the base; a path that an axis sets cannot be overridden (select a
-level with `only` instead).
+the resulting component does not have. Command-line overrides address the base; a path that an axis sets
+cannot be overridden (select a level with `only` instead).
 
 Points with the same science are the same run, whichever study asked for it.
 """
