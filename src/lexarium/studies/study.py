@@ -129,13 +129,14 @@ class Study:
 
     def _check_redraw(self) -> None:
         """What takes the run's seed has no other value, and contrasts know that data are redrawn."""
-        levels = [
+        known: list[tuple[str, Mapping[Place, Any]]] = [
             (f"axis {axis}={level}", changes)
-            for axis, named in self.axes.items()
-            for level, changes in named.items()
+            for axis, levels in self.axes.items()
+            for level, changes in levels.items()
         ]
+        known.append(("base, or an override of it,", {(): self._base.data}))
         for place in self._redraw:
-            for where, changes in [*levels, ("base, or an override of it,", {(): self._base.data})]:
+            for where, changes in known:
                 if _sets(changes, place):
                     raise ConfigError(
                         f"redraw: {dotted(place)} takes the run's seed in every point, but {where} sets it too;"
