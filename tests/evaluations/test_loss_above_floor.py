@@ -72,6 +72,7 @@ def test_who_knows_nothing_misses_the_determined_half(tmp_path: Path, direction:
     tokens = {"half.0": 6, "half.1": 7}
     assert metrics[f"val.{determined}.excess"] == pytest.approx(6 * LN2 / tokens[determined])
     assert metrics[f"val.{free}.excess"] == pytest.approx(0, abs=1e-12)
+    assert metrics["val.half.determined"] == metrics[f"val.{determined}"] > 0
     assert metrics["val.excess"] == pytest.approx(6 * LN2 / 13)
 
 
@@ -94,13 +95,14 @@ def test_the_true_chain_is_at_the_floor_within_the_scatter_of_the_sample(tmp_pat
 
     metrics = measure(tmp_path, corpus, score)
     assert abs(metrics["val.excess"]) < 0.01 and abs(metrics["val.half.1.excess"]) < 0.02
-    assert metrics["val"] > 0.3
+    assert metrics["val"] > 0.3 and "val.half.determined" not in metrics
 
 
 def test_nothing_is_said_where_it_would_be_wrong(tmp_path: Path) -> None:
     said = lambda metrics: {name for name in metrics if "excess" in name}
     unpredicted = lambda text, forward: [math.nan] + [-LN2] * 11 + [0.0]
-    assert said(measure(tmp_path / "a", linear(), unpredicted)) == set()
+    assert said(metrics := measure(tmp_path / "a", linear(), unpredicted)) == set()
+    assert "val.half.determined" not in metrics
     word = measure(tmp_path / "b", linear(), lambda text, forward: [-6 * LN2, 0.0], tokenizer="word")
     assert said(word) == {"val.excess"} and word["val.excess"] == pytest.approx(0, abs=1e-12)
 

@@ -8,9 +8,10 @@ predicted; eos belongs to the slice of the last token.
 
 Where the corpus knows its floor (the entropy of its documents, `EvaluationData.floors`), also the loss above it, in
 nats per token: `val.excess`, and `val.half.1.excess` for a slice by a channel. That is the mean loss less the floor
-of all documents over the predicted tokens; eos counts as a token and adds nothing to the floor. It is left out where
-it would be wrong: when a token of the text is not predicted (objective.bos: false), and for slices unless every
-token is one character.
+of all documents over the predicted tokens; eos counts as a token and adds nothing to the floor. `val.half.determined`
+is the mean loss of the slices whose floor is 0: what follows from what was read before, the second half in one
+direction and the first half in the other. All this is left out where it would be wrong: when a token of the text is
+not predicted (objective.bos: false), and for slices unless every token is one character.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class Loss:
         values = [view.channel(name, i) for i in range(len(losses))]
         flat = np.concatenate([np.append(v, v[-1]) for v in values])
         loss = np.concatenate(losses)
-        predicted = ~np.isnan(loss)
+        predicted, determined = ~np.isnan(loss), np.zeros(len(loss), dtype=bool)
         for level in np.unique(flat):
             chosen = predicted & (flat == level)
             if chosen.any():
@@ -130,3 +131,6 @@ class Loss:
                 metrics[f"{split}.{name}.{level}"] = total / tokens
                 if (part := f"{name}.{level}") in floors:
                     metrics[f"{split}.{part}.excess"] = (total - len(losses) * floors[part]) / tokens
+                    determined |= chosen & (floors[part] == 0)
+        if determined.any():
+            metrics[f"{split}.{name}.determined"] = float(loss[determined].mean())
