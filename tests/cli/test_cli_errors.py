@@ -42,7 +42,7 @@ CASES = {
     "train run.yaml --runs-dir file/below": "file is a file",
     "train folder.yaml": "not a run directory",
     "train runs/nothing": "no such file",
-    "check nope": "catalog: hierarchical-generalization",
+    "check nope": "hierarchical-generalization",
     "check hierarchical-generalisation": "did you mean 'hierarchical-generalization'",
     "check missing.yaml": "missing.yaml: no such file",
     "check binary.yaml": "utf-8",

@@ -75,7 +75,7 @@ def test_the_trace_comes_before_everything_else(lexarium, run_file: Path, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("nope",), "catalog: hierarchical-generalization"),
+        (("nope",), "hierarchical-generalization"),
         (("missing.yaml",), "no such file"),
         (("RUN", "--steps", "0"), "--steps"),
         (("RUN", "--steps", "x"), "valid integer"),

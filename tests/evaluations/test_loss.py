@@ -53,7 +53,7 @@ class TableScorer:
         self._direction = registry.find("direction", direction)(
             registry.find("direction", direction).Config()
         )
-        self.first, self.eos = first, eos
+        self.direction, self.first, self.eos = direction, first, eos
 
     def token_scores(self, examples: list[Example]) -> list[np.ndarray]:
         found = []

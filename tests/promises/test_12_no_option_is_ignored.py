@@ -23,6 +23,8 @@ import torch
 import lexarium
 from builders import tiny_run
 from lexarium.corpora.splits import SplitConfig
+from lexarium.corpora.pairs import PairConfig
+from lexarium.corpora.synthetic.sentences import SyntheticCorpus
 from lexarium.evaluations.evaluation import EvaluationData
 from lexarium.foundation import registry
 from lexarium.foundation.config import ComponentConfig, Config, ConfigError, Source, identity, validate
@@ -77,6 +79,7 @@ WORDS = [
     "loss.val.half.1",
     "runs/a-b-forward-s2-0123456780",
     "final",
+    "corpus.seed",
 ]
 OUTSIDE = {
     "FromRun.Config": {"path"},
@@ -150,7 +153,7 @@ def read(cls: type[Config], data: dict[str, Any]) -> Config:
 
 def misspelt(name: str) -> str:
     """The last two letters exchanged, or one more."""
-    swapped = name[:-2] + name[-1] + name[-2]
+    swapped = name[:-2] + name[-1] + name[-2:-1]
     return swapped if swapped != name and len(name) > 3 else name + name[-1]
 
 
@@ -249,6 +252,7 @@ def fields(cls: type[Config]) -> list[str]:
     """Fields that can take another value while all others keep theirs."""
     alone = {"type", "targets"}  # `targets` is about files: see the test below
     alone |= {"field"} if cls.__qualname__ == "SplitConfig" else set()  # needs `by: field`: likewise
+    alone |= {"ones", "row_weight", "draws"}  # each belongs to one kind of matrix: see the test below
     single = [
         n
         for n, i in cls.model_fields.items()
@@ -283,11 +287,20 @@ def test_the_field_that_splits_a_corpus_is_part_of_the_identity() -> None:
     assert identity(one) != identity(other)
 
 
-def of_pairs(name: str) -> bool:
-    return "targets" in registry.find("corpus", name).Config.model_fields
+def corpora(base: type, of_config: bool = False) -> list[str]:
+    """Names of the corpora that are made of `base`, or whose configuration is."""
+    classes = {name: registry.find("corpus", name) for name in registry.names("corpus")}
+    return [name for name, cls in classes.items() if issubclass(cls.Config if of_config else cls, base)]
 
 
-@pytest.mark.parametrize("name", filter(of_pairs, registry.names("corpus")))
+def test_what_a_matrix_is_made_of_is_part_of_the_identity() -> None:
+    cls = registry.find("corpus", "linear_language").Config
+    drawn = [{"ones": 30}, {"ones": 31}, {"row_weight": 3}, {"row_weight": 5}, {"row_weight": 3, "draws": 2}]
+    configs = [read(cls, {"matrix": "random" if "ones" in o else "row_weight", **o}) for o in drawn]
+    assert len({json.dumps(identity(c), sort_keys=True) for c in configs}) == len(drawn)
+
+
+@pytest.mark.parametrize("name", corpora(PairConfig, of_config=True))
 def test_what_a_file_may_hold_is_part_of_the_identity(name: str) -> None:
     cls = registry.find("corpus", name).Config
     configs = [
@@ -455,7 +468,21 @@ def test_corpora_of_files_and_their_tokenizers_read_their_options(spy: Spy, tmp_
     assert not spy.unread(rows.Config)
 
 
-@pytest.mark.parametrize("name", filter(of_pairs, registry.names("corpus")))
+@pytest.mark.parametrize("name", corpora(SyntheticCorpus))
+def test_a_synthetic_corpus_reads_its_options(spy: Spy, name: str) -> None:
+    cls = registry.find("corpus", name)
+    variants: list[dict[str, Any]] = [{}]
+    if name == "linear_language":
+        variants += [{"matrix": "random", "ones": 30}, {"matrix": "row_weight", "row_weight": 3, "draws": 2}]
+    sizes = {"sizes": {"train": 30, "val": 5, "test": 5}} if "sizes" in cls.Config.model_fields else {}
+    for variant in variants:
+        corpus = cls(validate(cls.Config, Source({"type": name, **sizes, **variant})))
+        assert all(next(corpus.documents(split)).text for split in corpus.splits)
+        corpus.floors("forward")
+    assert not spy.unread(cls.Config)
+
+
+@pytest.mark.parametrize("name", corpora(PairConfig, of_config=True))
 def test_a_corpus_reads_its_options(spy: Spy, name: str, tmp_path: Path) -> None:
     cls = registry.find("corpus", name)
     variants: list[dict[str, Any]] = [{}, {"rule": "linear"}, {"disambiguating": 5}, {"templates": 9}]

@@ -450,3 +450,59 @@ def test_parents_keep_the_checkpoints_that_their_children_start_from() -> None:
     text = "stages: {ft: {start: {steps: [15, 20]}}, more: {start: {stage: ft, steps: [5]}}}\n"
     at = {p.stage: p.config.checkpoint.at for p in points(text)}
     assert at == {"base": (15, 20), "ft": (5,), "more": ()}
+
+
+# --- data redrawn for every seed --------------------------------------------------------------------
+
+REDRAWN = "axes: {direction.type: [forward, backward]}\nseeds: [3, 4]\n"
+
+
+def test_redrawn_paths_take_the_seed_in_every_point() -> None:
+    found = points(REDRAWN + "redraw: [corpus.seed]\n")
+    assert [(p.seed, p.config.corpus.seed, p.config.seed) for p in found] == [(3, 3, 3), (4, 4, 4)] * 2
+    assert {p.config.corpus.seed for p in points(REDRAWN)} == {0}
+    assert [p.config.corpus.seed for p in points(REDRAWN + "redraw: [corpus.seed]\n", seeds=[9])] == [9, 9]
+
+
+def test_redrawing_is_the_same_as_writing_the_seed_down() -> None:
+    redrawn = {p.seed: p.run for p in points("seeds: [3, 4]\nredraw: [corpus.seed]\n")}
+    for seed, run in redrawn.items():
+        (written_out,) = points("", overrides=[f"corpus.seed={seed}"], seeds=[seed])
+        assert written_out.run == run
+
+
+def test_redrawn_paths_reach_a_component_that_an_axis_replaces() -> None:
+    text = "axes: {cell: {a: {corpus: {type: linear_language, m: 8}}, b: {corpus: {type: markov_chain}}}}\n"
+    found = points(text + "seeds: [5]\nredraw: [corpus.matrix_seed]\n")
+    assert [(p.config.corpus.type, p.config.corpus.matrix_seed, p.config.corpus.seed) for p in found] == [
+        ("linear_language", 5, 0),
+        ("markov_chain", 5, 0),
+    ]
+
+
+COMPARED = (
+    "compare: [{metric: loss.val, axis: direction.type, from: forward, to: backward, as: relative%s}]\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("axes: {corpus.seed: [1, 2]}\nredraw: [corpus.seed]", [], r"redraw: corpus\.seed takes the run's seed in every point, but axis corpus\.seed=1 sets it too"),
+        ("axes: {cell: {a: {corpus: {type: linear_language, seed: 4}}}}\nredraw: [corpus.seed]", [], r"but axis cell=a sets it too"),
+        ("redraw: [corpus.seed]", ["corpus.seed=3"], r"but base, or an override of it, sets it too"),
+        ("redraw: [corpus.matrix_seed]", [], r"point seed=1: redraw: corpus\.matrix_seed: unknown key"),
+        ("redraw: [corpos.seed]", [], r"point seed=1: .*corpos.*: unknown key; did you mean 'corpus'"),
+        ("redraw: [model.d_model]", [], r"redraw: 'model\.d_model' is not the path of a data seed"),
+        ("redraw: [seed]", [], r"'seed' is not the path of a data seed"),
+        ("redraw: [corpus.seed, corpus.seed]", [], r"redraw: a path appears twice"),
+        (REDRAWN + COMPARED % "" + "redraw: [corpus.seed]", [], r"compare\.0\.redrawn: `redraw` draws new data for every seed; say `redrawn: true`"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_redrawn(text: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        points(text + "\n", overrides=overrides)
+
+
+def test_contrasts_say_that_data_are_redrawn() -> None:
+    assert len(points(REDRAWN + COMPARED % ", redrawn: true" + "redraw: [corpus.seed]\n")) == 4

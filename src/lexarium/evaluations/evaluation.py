@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from pydantic import Field
 
 from lexarium.foundation.config import ComponentConfig, outside_identity
-from lexarium.foundation.types import Document, Result
+from lexarium.foundation.types import Corpus, Document, Result
 from lexarium.tokens.store import TokenStore, View, ViewConfig
 
 
@@ -44,16 +44,28 @@ class Evaluation(Protocol):
 
 
 class EvaluationData:
-    """The data of a run, for its evaluations."""
+    """The data of a run, for its evaluations. `corpus`: where the documents come from, where that is known."""
 
-    def __init__(self, store: TokenStore, tokenizer: Any, view: ViewConfig | None = None) -> None:
-        self.store, self.tokenizer, self._view = store, tokenizer, view
+    def __init__(
+        self,
+        store: TokenStore,
+        tokenizer: Any,
+        view: ViewConfig | None = None,
+        corpus: Corpus | None = None,
+    ) -> None:
+        self.store, self.tokenizer, self._view, self._corpus = store, tokenizer, view, corpus
         self._documents: dict[str, list[Document]] = {}
 
     @property
     def splits(self) -> list[str]:
         """Splits of the corpus."""
         return self.store.splits
+
+    def floors(self, direction: str) -> dict[str, float]:
+        """What the corpus says the least loss is, in nats per document: of the whole ("") and of parts
+        ("half.1"); nothing for a corpus that does not know (`Corpus` in foundation/types.py)."""
+        known = getattr(self._corpus, "floors", None)
+        return known(direction) if known else {}
 
     def view(self, split: str) -> View:
         """The documents of a split: whole, unless the run's `view` names this split too."""

@@ -5,6 +5,13 @@ For every split the mean negative log-probability per predicted token, in nats (
 slices: values of a channel (`val.half.0`, `val.half.1`: first and second half of a sentence pair) and
 levels of a document field (`val.kind.quest`). A token belongs to the slice of the token that is
 predicted; eos belongs to the slice of the last token.
+
+Where the corpus knows its floor (the entropy of its documents, `EvaluationData.floors`), also the loss above it, in
+nats per token: `val.excess`, and `val.half.1.excess` for a slice by a channel. That is the mean loss less the floor
+of all documents over the predicted tokens; eos counts as a token and adds nothing to the floor. `val.half.determined`
+is the mean loss of the slices whose floor is 0: what follows from what was read before, the second half in one
+direction and the first half in the other. All this is left out where it would be wrong: when a token of the text is
+not predicted (objective.bos: false), and for slices unless every token is one character.
 """
 
 from __future__ import annotations
@@ -78,8 +85,12 @@ class Loss:
         metrics[f"{split}.perplexity"] = math.exp(min(mean, 700.0))
         metrics[f"{split}.per_document"] = float(sums.mean())
         metrics[f"{split}.tokens"] = int(counts.sum())
+        text = [d.text for d in self.data.documents(split)[:n]]
+        floors = self._floors(scorer.direction, text, losses)
+        if "" in floors:
+            metrics[f"{split}.excess"] = float((sums.sum() - n * floors[""]) / counts.sum())
         for name in self.config.by_channel:
-            self._by_channel(f"{split}.{name}", view, name, losses, metrics)
+            self._by_channel(split, view, name, losses, floors, metrics)
         for name in self.config.by_field:
             values = view.split.fields[name][view.documents][:n]
             for level in sorted(set(values.tolist()), key=str):
@@ -87,18 +98,39 @@ class Loss:
                 metrics[f"{split}.{name}.{level}"] = float(sums[chosen].sum() / counts[chosen].sum())
         items["split"] += [split] * n
         items["document"] += list(range(n))
-        items["text"] += [d.text for d in self.data.documents(split)[:n]]
+        items["text"] += text
         items["loss"] += (sums / counts).tolist()
         items["tokens"] += counts.tolist()
 
+    def _floors(self, direction: str, text: list[str], losses: list[np.ndarray]) -> dict[str, float]:
+        """The corpus's floors in nats per document, as far as they hold for what was predicted."""
+        floors = self.data.floors(direction)
+        if any(np.isnan(x[:-1]).any() for x in losses):
+            return {}
+        if any(len(x) - 1 != len(t) for x, t in zip(losses, text, strict=True)):
+            return {part: value for part, value in floors.items() if part == ""}
+        return floors
+
     def _by_channel(
-        self, prefix: str, view: Any, name: str, losses: list[np.ndarray], metrics: dict[str, float | int]
+        self,
+        split: str,
+        view: Any,
+        name: str,
+        losses: list[np.ndarray],
+        floors: dict[str, float],
+        metrics: dict[str, float | int],
     ) -> None:
         values = [view.channel(name, i) for i in range(len(losses))]
         flat = np.concatenate([np.append(v, v[-1]) for v in values])
         loss = np.concatenate(losses)
-        predicted = ~np.isnan(loss)
+        predicted, determined = ~np.isnan(loss), np.zeros(len(loss), dtype=bool)
         for level in np.unique(flat):
             chosen = predicted & (flat == level)
             if chosen.any():
-                metrics[f"{prefix}.{level}"] = float(loss[chosen].sum() / chosen.sum())
+                total, tokens = float(loss[chosen].sum()), int(chosen.sum())
+                metrics[f"{split}.{name}.{level}"] = total / tokens
+                if (part := f"{name}.{level}") in floors:
+                    metrics[f"{split}.{part}.excess"] = (total - len(losses) * floors[part]) / tokens
+                    determined |= chosen & (floors[part] == 0)
+        if determined.any():
+            metrics[f"{split}.{name}.determined"] = float(loss[determined].mean())

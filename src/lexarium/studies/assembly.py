@@ -110,7 +110,9 @@ class Parts:
 
     def evaluation_data(self) -> EvaluationData:
         """What the run's evaluations may look at."""
-        return EvaluationData(self.store, self.tokenizer, self.config.view)
+        return EvaluationData(
+            self.store, self.tokenizer, self.config.view, make("corpus", self.config.corpus)
+        )
 
 
 def _vocabulary_difference(mine: Any, theirs: Any) -> str:

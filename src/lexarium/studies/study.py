@@ -2,9 +2,9 @@
 
 `expand` makes the points: every combination of levels, times seeds, less what is excluded. A point's run
 configuration is the base, then the whole components its levels replace, then their dotted paths, then the
-seed. Two levels that set the same path are an error, and so is a path the resulting component does not
-have. Command-line overrides address the base; a path that an axis sets cannot be overridden (select a
-level with `only` instead).
+seed, which the paths of `redraw` take too. Two levels that set the same path are an error, and so is a path
+the resulting component does not have. Command-line overrides address the base; a path that an axis sets
+cannot be overridden (select a level with `only` instead).
 
 Points with the same science are the same run, whichever study asked for it.
 """
@@ -73,7 +73,9 @@ class Study:
         self.config = config
         self.axes = {name: _levels(name, levels) for name, levels in config.axes.items()}
         self._base = source.sub("base")
+        self._redraw = tuple(map(parse_path, config.redraw))
         self._base = overlay(self._base, self._checked(parse_overrides(overrides)), "command line")
+        self._check_redraw()
         check_contrasts(self.config.compare, self._comparable())
         self._files: dict[str, str] = {}
 
@@ -124,6 +126,27 @@ class Study:
                     "override seed: a study's seeds are set with --seeds, for example --seeds 1,2,3"
                 )
         return overrides
+
+    def _check_redraw(self) -> None:
+        """What takes the run's seed has no other value, and contrasts know that data are redrawn."""
+        known: list[tuple[str, Mapping[Place, Any]]] = [
+            (f"axis {axis}={level}", changes)
+            for axis, levels in self.axes.items()
+            for level, changes in levels.items()
+        ]
+        known.append(("base, or an override of it,", {(): self._base.data}))
+        for place in self._redraw:
+            for where, changes in known:
+                if _sets(changes, place):
+                    raise ConfigError(
+                        f"redraw: {dotted(place)} takes the run's seed in every point, but {where} sets it too;"
+                        " remove one"
+                    )
+        for i, contrast in enumerate(self.config.compare):
+            if self._redraw and not contrast.redrawn:
+                raise ConfigError(
+                    f"compare.{i}.redrawn: `redraw` draws new data for every seed; say `redrawn: true`"
+                )
 
     # -- points --------------------------------------------------------------------------------------
 
@@ -234,6 +257,7 @@ class Study:
         for changes in (whole, paths):
             for place, value in sorted(changes.items(), key=lambda item: len(item[0])):
                 source = overlay(source, {place: value}, f"axis {owner.get(place, 'match')}")
+        source = overlay(source, dict.fromkeys(self._redraw, seed), "redraw")
         return overlay(source, {("seed",): seed}, "seeds")
 
     def _point(
@@ -326,6 +350,20 @@ def _levels(axis: str, content: Any) -> dict[str, dict[Place, Any]]:
             raise ConfigError(f"axis {axis!r}: a level appears twice")
         return {name: {parse_path(axis): value} for name, value in zip(names, content, strict=True)}
     return {level_text(level): flatten(settings or {}) for level, settings in content.items()}
+
+
+def _sets(changes: Mapping[Place, Any], place: Place) -> bool:
+    """Whether settings by path say something about a place, or about what is below it."""
+
+    def holds(value: Any, rest: Place) -> bool:
+        return not rest or (
+            isinstance(value, Mapping) and rest[0] in value and holds(value[rest[0]], rest[1:])
+        )
+
+    return any(
+        p[: len(place)] == place or (place[: len(p)] == p and holds(value, place[len(p) :]))
+        for p, value in changes.items()
+    )
 
 
 def _excluded(combination: Mapping[str, str], rule: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ A study file says what is claimed and which runs answer it:
     base: {...}            the run configuration every point starts from
     axes: {...}            what is varied: `path: [values]`, or `name: {level: {path: value, ...}, ...}`
     seeds: [1, 2, 3]
+    redraw: [corpus.seed]          seeds of the data that take the run's seed in every point
     exclude: [{axis: level}]       combinations that make no sense
     match: {...}           adjust a size so that arms have equally many parameters
     stages: {...}          child runs that start from checkpoints of the base runs
@@ -71,6 +72,8 @@ class StudyConfig(Config):
     base: dict[str, Any]
     axes: dict[str, Any] = {}
     seeds: tuple[int, ...] = Field((1,), min_length=1)
+    redraw: tuple[str, ...] = ()
+    """Paths of seeds, for example `corpus.seed`, that take the run's seed in every point: new data for every seed."""
     exclude: tuple[dict[str, Any], ...] = ()
     match: MatchConfig | None = None
     stages: dict[str, dict[str, Any]] = {}
@@ -83,6 +86,17 @@ class StudyConfig(Config):
     def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(value)) != len(value):
             raise ValueError("a seed appears twice")
+        return value
+
+    @field_validator("redraw")
+    @classmethod
+    def _seeds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for path in value:
+            last = path.rpartition(".")[2]
+            if path == "seed" or not (last == "seed" or last.endswith("_seed")):
+                raise ValueError(f"{path!r} is not the path of a data seed, like corpus.seed")
+        if len(set(value)) != len(value):
+            raise ValueError("a path appears twice")
         return value
 
     @field_validator("axes")

@@ -1,0 +1,1 @@
+"""Synthetic languages whose entropy is known exactly, in every direction of reading."""
