@@ -22,8 +22,8 @@ import torch
 
 import lexarium
 from builders import tiny_run
-from lexarium.corpora.splits import SplitConfig
 from lexarium.corpora.pairs import PairConfig
+from lexarium.corpora.splits import SplitConfig
 from lexarium.corpora.synthetic.sentences import SyntheticCorpus
 from lexarium.evaluations.evaluation import EvaluationData
 from lexarium.foundation import registry

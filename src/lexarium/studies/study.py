@@ -37,6 +37,7 @@ from lexarium.studies.run_config import Identity, RunConfig, check, check_splits
 from lexarium.studies.study_config import StageStart, StudyConfig, flatten, load_study
 
 Level = tuple[str, str]
+EACH_FILE = "each_file"
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,11 @@ class Study:
             source = overlay(source, {("seeds",): list(seeds)}, "--seeds")
             config = validate(StudyConfig, source)
         self.config = config
-        self.axes = {name: _levels(name, levels) for name, levels in config.axes.items()}
-        self._base = source.sub("base")
+        given = parse_overrides(overrides)
+        self._base = overlay(source.sub("base"), given, "command line")
+        self.axes = {name: _levels(name, levels, self._base.data) for name, levels in config.axes.items()}
         self._redraw = tuple(map(parse_path, config.redraw))
-        self._base = overlay(self._base, self._checked(parse_overrides(overrides)), "command line")
+        self._refuse_overridden_axes(given)
         self._check_redraw()
         check_contrasts(self.config.compare, self._comparable())
         self._files: dict[str, str] = {}
@@ -107,10 +109,12 @@ class Study:
             found["start_step"] = sorted({str(step) for steps in starts for step in steps}, key=int)
         return found
 
-    def _checked(self, overrides: dict[Place, Any]) -> dict[Place, Any]:
+    def _refuse_overridden_axes(self, overrides: dict[Place, Any]) -> None:
         """Refuse overrides of paths that an axis sets, and of study keys."""
         for place in overrides:
             for axis, levels in self.axes.items():
+                if EACH_FILE in self.config.axes[axis]:
+                    continue  # it takes its levels from the value
                 touched = [p for changes in levels.values() for p in changes]
                 if (
                     any(place[: len(p)] == p or p[: len(place)] == place for p in touched)
@@ -125,7 +129,6 @@ class Study:
                 raise ConfigError(
                     "override seed: a study's seeds are set with --seeds, for example --seeds 1,2,3"
                 )
-        return overrides
 
     def _check_redraw(self) -> None:
         """What takes the run's seed has no other value, and contrasts know that data are redrawn."""
@@ -342,14 +345,35 @@ class Study:
         return path
 
 
-def _levels(axis: str, content: Any) -> dict[str, dict[Place, Any]]:
-    """Level name -> what it sets. A list axis is a path and its values."""
+def _levels(axis: str, content: Any, base: Mapping[str, Any]) -> dict[str, dict[Place, Any]]:
+    """Level name -> what it sets. A list axis is a path and its values; `each_file: PATH` makes a level of every file
+    and folder inside the folder that `base` has at the path."""
     if isinstance(content, list):
         names = [level_text(value) for value in content]
         if len(set(names)) != len(names):
             raise ConfigError(f"axis {axis!r}: a level appears twice")
         return {name: {parse_path(axis): value} for name, value in zip(names, content, strict=True)}
+    if EACH_FILE in content:
+        place = parse_path(content[EACH_FILE])
+        return {path.name.split(".")[0]: {place: str(path)} for path in _inside(axis, place, base)}
     return {level_text(level): flatten(settings or {}) for level, settings in content.items()}
+
+
+def _inside(axis: str, place: Place, base: Mapping[str, Any]) -> list[Path]:
+    """What the folder at a place of the base holds, by name."""
+    node: Any = base
+    for step in place:
+        node = node.get(step) if isinstance(node, Mapping) else None
+    folder = Path(str(node)).expanduser() if isinstance(node, str) else None
+    found = sorted(p for p in folder.iterdir() if not p.name.startswith(".")) if folder and folder.is_dir() else []
+    if not found:
+        raise ConfigError(
+            f"axis {axis!r}: every file or folder inside {dotted(place)} is a level; give a folder that holds some, for"
+            f" example {dotted(place)}=texts/ (found: {node!r})"
+        )
+    if len({p.name.split(".")[0] for p in found}) < len(found):
+        raise ConfigError(f"axis {axis!r}: two entries of {folder} differ only behind the first dot of their names")
+    return found
 
 
 def _sets(changes: Mapping[Place, Any], place: Place) -> bool:

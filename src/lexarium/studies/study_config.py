@@ -4,7 +4,8 @@ A study file says what is claimed and which runs answer it:
 
     study: NAME            claim: TEXT
     base: {...}            the run configuration every point starts from
-    axes: {...}            what is varied: `path: [values]`, or `name: {level: {path: value, ...}, ...}`
+    axes: {...}            what is varied: `path: [values]`, or `name: {level: {path: value, ...}, ...}`, or
+                           `name: {each_file: path}`: a level for everything in the folder at that path
     seeds: [1, 2, 3]
     redraw: [corpus.seed]          seeds of the data that take the run's seed in every point
     exclude: [{axis: level}]       combinations that make no sense
@@ -105,7 +106,10 @@ class StudyConfig(Config):
         for name, levels in value.items():
             if not isinstance(levels, list | dict) or not levels:
                 raise ValueError(f"axis {name!r}: expected a list of values or a mapping of levels")
-            if isinstance(levels, dict):
+            if isinstance(levels, dict) and "each_file" in levels:
+                if len(levels) > 1 or not isinstance(levels["each_file"], str):
+                    raise ValueError(f"axis {name!r}: each_file stands alone and names a path, like corpus.path")
+            elif isinstance(levels, dict):
                 for level, content in levels.items():
                     if content is not None and not isinstance(content, dict):
                         raise ValueError(
