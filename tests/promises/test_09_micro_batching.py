@@ -36,6 +36,16 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "lstm": {"model": {"type": "recurrent", "cell": "lstm", "d_model": 16, "n_layers": 2, **DROPOUT}},
     "gru": {"model": {"type": "recurrent", "cell": "gru", "d_model": 16, "n_layers": 2, **DROPOUT}},
+    "both": {
+        "model": {"type": "transformer", "positions": "rotary", **WIDTH, **DROPOUT},
+        "direction": {"type": "both"},
+    },
+    "permutation": {
+        "model": {"type": "transformer", "preset": "gpt2", **WIDTH, **DROPOUT},
+        "direction": {"type": "permutation"},
+        "packing": {"type": "windows", "seq_len": 12},
+        "evaluations": [{"type": "window_loss"}],
+    },
     "encoder_decoder": {"model": {"type": "encoder_decoder", **WIDTH, **DROPOUT}, "objective": SEQ2SEQ},
 }
 PACKING = [name for name in MODELS if name not in ("lstm", "gru")]

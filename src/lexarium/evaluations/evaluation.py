@@ -42,8 +42,11 @@ class Evaluation(Protocol):
 class EvaluationData:
     """The data of a run, for its evaluations."""
 
-    def __init__(self, store: TokenStore, tokenizer: Any, view: ViewConfig | None = None) -> None:
-        self.store, self.tokenizer, self._view = store, tokenizer, view
+    def __init__(
+        self, store: TokenStore, tokenizer: Any, view: ViewConfig | None = None, packing: Any = None
+    ) -> None:
+        """`packing`: of the run's training data, where it is known."""
+        self.store, self.tokenizer, self.packing, self._view = store, tokenizer, packing, view
         self._documents: dict[str, list[Document]] = {}
 
     @property

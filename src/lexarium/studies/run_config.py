@@ -219,6 +219,7 @@ def check(config: RunConfig) -> None:
             f"objective.document_mask keeps documents apart by the input 'segment', which model"
             f" {config.model.type!r} does not take; leave it out, or use packing documents"
         )
+    _check_direction(config, objective)
     _check_length(config)
     _check_evaluations(config, objective)
 
@@ -238,15 +239,44 @@ def check_splits(config: RunConfig) -> None:
                 )
 
 
+def _check_direction(config: RunConfig, objective: Any) -> None:
+    name, direction = config.direction.type, registry.find("direction", config.direction.type)
+    if direction.extra_tokens and not (
+        getattr(objective, "starts", False) and getattr(config.objective, "bos", True)
+    ):
+        partners = [
+            n for n in registry.names("objective") if getattr(registry.find("objective", n), "starts", False)
+        ]
+        raise Incompatible(
+            f"direction {name!r} puts a token of its own in the place of bos, which objective"
+            f" {config.objective.type!r} as it is set does not read; objectives that do: {', '.join(partners)},"
+            " with objective.bos"
+        )
+    if not getattr(direction, "one_length", False):
+        return
+    seq_len, order = getattr(config.packing, "seq_len", None), getattr(config.direction, "order", None)
+    if seq_len is None or (order is not None and len(order) != seq_len):
+        raise Incompatible(
+            f"direction {name!r} re-orders windows of one length"
+            + (f", {len(order)} tokens," if order is not None else "")
+            + f" but packing.seq_len is {seq_len} (packing {config.packing.type!r}); use packing windows of that length"
+        )
+
+
 def _check_length(config: RunConfig) -> None:
     packing: Any = registry.find("packing", config.packing.type)(config.packing)
-    longest = packing.longest + 1
+    frame = sum(bool(getattr(config.objective, name, True)) for name in ("bos", "eos")) - 1
     limit = getattr(config.model, "max_positions", None)
-    if limit is not None and longest > limit:
-        raise Incompatible(
-            f"packing {config.packing.type!r} makes rows of up to {longest} tokens (frame included) but"
-            f" model.max_positions is {limit}; raise it or shorten the packing"
-        )
+    rows = [(f"packing {config.packing.type!r}", packing.longest)]
+    rows += [
+        (f"evaluation {evaluation_name(e)!r}", getattr(e, "seq_len", None) or 0) for e in config.evaluations
+    ]
+    for what, length in rows:
+        if limit is not None and length + frame > limit:
+            raise Incompatible(
+                f"{what} makes rows of up to {length + frame} tokens (frame included) but"
+                f" model.max_positions is {limit}; raise it or shorten the {what.split()[0]}"
+            )
 
 
 def _check_evaluations(config: RunConfig, objective: Any) -> None:
@@ -264,6 +294,7 @@ def _check_evaluations(config: RunConfig, objective: Any) -> None:
                 f"evaluation {evaluation.type!r} asks for {sorted(unanswered)[0]!r}, which objective"
                 f" {config.objective.type!r} cannot answer (it answers: {', '.join(sorted(objective.answers))})"
             )
+        _check_windows(config, cls, evaluation)
         directions = getattr(cls, "directions", None)
         if directions and config.direction.type not in directions:
             raise Incompatible(
@@ -272,6 +303,19 @@ def _check_evaluations(config: RunConfig, objective: Any) -> None:
             )
     if config.stop_when:
         _check_stop(config.stop_when, dict(zip(names, config.evaluations, strict=True)))
+
+
+def _check_windows(config: RunConfig, cls: Any, evaluation: Any) -> None:
+    """A direction of one length can be asked about windows of that length only."""
+    if not getattr(registry.find("direction", config.direction.type), "one_length", False):
+        return
+    asked, known = getattr(evaluation, "seq_len", None), getattr(config.packing, "seq_len", None)
+    if not getattr(cls, "windows", False) or asked not in (None, known):
+        what = f"windows of {asked}" if asked else "documents or texts"
+        raise Incompatible(
+            f"evaluation {evaluation_name(evaluation)!r} asks about {what}, but direction"
+            f" {config.direction.type!r} reads windows of {known} tokens only; use evaluation window_loss"
+        )
 
 
 def _check_stop(stop: StopConfig, evaluations: dict[str, Any]) -> None:
