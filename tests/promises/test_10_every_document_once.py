@@ -133,9 +133,7 @@ def test_both_reads_every_document_once_in_each_direction(
     parts = run.parts()
     roles, base = parts.objective.roles, parts.tokenizer.vocab_size
     assert (roles["forward"], roles["backward"], roles.vocab_size) == (base + 2, base + 3, base + 4)
-    started = [
-        [int(i) for batch in step for i in batch.inputs["tokens"][:, 0]] for step in batches
-    ]
+    started = [[int(i) for batch in step for i in batch.inputs["tokens"][:, 0]] for step in batches]
     assert all({roles["forward"], roles["backward"]} == set(step) for step in started)
     read = [
         parts.tokenizer.decode(ids if start == roles["forward"] else ids[::-1])

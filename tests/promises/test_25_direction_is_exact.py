@@ -198,7 +198,9 @@ windows_ = st.integers(2, 5).flatmap(
 
 
 @given(windows_)
-def test_exact_models_of_all_directions_agree_on_every_window(case: tuple[list[tuple[int, ...]], Any]) -> None:
+def test_exact_models_of_all_directions_agree_on_every_window(
+    case: tuple[list[tuple[int, ...]], Any],
+) -> None:
     """The model of each direction is the empirical joint distribution of the windows, read in that direction: the sum
     over all positions, the first included, is log p(window) for forward, backward, any permutation and both."""
     windows, order = case
@@ -219,7 +221,9 @@ def test_exact_models_of_all_directions_agree_on_every_window(case: tuple[list[t
         read: dict[tuple[int, ...], float] = defaultdict(float)
         for w, q in p.items():
             read[tuple(one.apply(example(w)).ids.tolist())] += q
-        model = Table(dict(read), 0, objective.vocab_size, start=getattr(one, "start", "") and roles[one.start])
+        model = Table(
+            dict(read), 0, objective.vocab_size, start=getattr(one, "start", "") and roles[one.start]
+        )
         scores = Scorer(model, objective, one, TOKENIZER).window_scores(block)
         assert scores.shape == (len(windows), n), "every token is predicted once, the first too"
         expected = [math.log(p[w]) for w in windows]
