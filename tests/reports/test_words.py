@@ -36,6 +36,9 @@ def result(**changes: Any) -> dict[str, Any]:
         "p_adjusted": None,
         "n": {"from": 5, "to": 5, "pairs": None, "total": 10},
         "arms": {"from": {"mean": 0.6}, "to": {"mean": 0.81}},
+        "noise_floor": None,
+        "windows": None,
+        "refused": None,
         "notes": [],
     }
     return {**base, **changes}

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lexarium.studies.compare import Contrast, contrasts_of, reading
+from lexarium.studies.compare import Contrast, reading
 from lexarium.studies.intervals import describe, effect, noise_floor
 from lexarium.studies.results import RunRow, Table
 from lexarium.studies.windows import unequal
@@ -23,7 +23,7 @@ FORMS = ("relative", "symmetric")
 Row = dict[str, Any]
 
 
-def gaps(table: Table, results: Sequence[Mapping[str, Any]]) -> list[Row]:
+def gaps(contrasts: Sequence[Contrast], table: Table, results: Sequence[Mapping[str, Any]]) -> list[Row]:
     """One entry per relative contrast that has a curve: `steps`, `context` and `positions`, lists of rows.
 
     `results` are those of `compare`. Rows: step or k, estimate, low, high (None without an interval), noise, n of
@@ -31,7 +31,6 @@ def gaps(table: Table, results: Sequence[Mapping[str, Any]]) -> list[Row]:
     """
     found: list[Row] = []
     seen = set()
-    contrasts = contrasts_of(table)
     for result in results:
         if result["as"] not in FORMS or result["refused"] or result["estimate"] is None:
             continue
