@@ -5,7 +5,8 @@ A result is told in one sentence that claims no more than its statistics allow, 
 * `none`        no estimate yet;
 * `refused`     the arms must not be compared; the sentence names what differs;
 * `estimate`    an estimate, but no interval and no p;
-* `undecided`   the interval includes no difference, or the corrected p is above 1 - confidence;
+* `undecided`   the interval includes no difference, or the corrected p is above 1 - confidence, or windows of the
+                same text were compared and two seeds of one arm differ as much as the arms do;
 * `supported` / `contradicted`   decided, in or against the direction the contrast expects;
 * `difference`  decided, and the contrast states no expectation.
 
@@ -236,6 +237,8 @@ def verdict(result: Mapping[str, Any]) -> str:
     decided = bounds is None or bounds[0] > null or bounds[1] < null
     if result["p_adjusted"] is not None:
         decided = decided and result["p_adjusted"] <= 1 - result["confidence"] + 1e-12
+    if result["windows"] and result["noise_floor"] is not None:  # that interval does not cover training
+        decided = decided and abs(result["estimate"] - null) > result["noise_floor"]
     if not decided:
         return "undecided"
     if not result["expect"]:

@@ -424,10 +424,15 @@ def _remarks(contrast: Contrast, points: Mapping[str, list[dict[str, Any]]]) -> 
     if contrast.at == "final" and len(steps) > 1:
         remarks.append(f"Final values are from different steps ({steps[0]:,} to {steps[-1]:,}).")
     if contrast.unit == "block":
-        return remarks + [
-            "Windows are paired and the seeds of an arm averaged: the interval covers other documents, not other"
-            " training runs."
-        ]
+        return (
+            remarks
+            + [
+                "Windows are paired and the seeds of an arm averaged: the interval covers other documents, not other"
+                " training runs."
+            ]
+            + ["An arm has one seed: how much seeds differ is not known, and the interval does not cover it."]
+            * (min(map(len, points.values())) < 2)
+        )
     if contrast.paired is None:
         remarks.append("Whether seeds are paired is not stated; the arms are compared as independent.")
     elif contrast.pairing:

@@ -43,10 +43,9 @@ def gaps(contrasts: Sequence[Contrast], table: Table, results: Sequence[Mapping[
         context, positions = _over_context(contrast, arms)
         keys = ("metric", "axis", "from", "to", "as", "where", "at_label", "confidence")
         one = {key: result[key] for key in keys}
-        if (len(steps) > 1 or context) and str(
-            one
-        ) not in seen:  # `unit: block` has the curves of `unit: seed`
-            seen.add(str(one))
+        same = str([one[key] for key in ("metric", "axis", "from", "to", "where")])
+        if (len(steps) > 1 or context) and same not in seen:  # one form of a difference is enough to look at
+            seen.add(same)
             steps = steps if len(steps) > 1 else []
             found.append({**one, "steps": steps, "context": context, "positions": positions})
     return found
