@@ -10,15 +10,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tests.builders import tiny_run
+from tests.builders import tiny_config, tiny_run
 
 from lexarium.evaluations.evaluation import EvaluationData
 from lexarium.evaluations.scorer import Scorer
 from lexarium.evaluations.window_loss import WindowLoss
 from lexarium.foundation import registry
-from lexarium.foundation.types import UserError
+from lexarium.foundation.types import Incompatible, UserError
 from lexarium.models.build import build_model
 from lexarium.studies.run import Run
+from lexarium.studies.run_config import check
 from lexarium.tokens.prepare import open_tokenizer
 from lexarium.tokens.store import TokenStore
 from toy import tokenizer_config, toy_store
@@ -219,6 +220,60 @@ def test_refusals(store: TokenStore) -> None:
         evaluation(store, asked, seq_len=5000)
     with pytest.raises(UserError, match=r"a row of 30 tokens .* longer than model.max_positions 24"):
         evaluation(store, asked, seq_len=30).run(asked.scorer, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"packing": {"type": "documents", "max_length": 99}},
+            "packing 'documents' has no seq_len to cut by",
+        ),
+        (
+            {
+                "objective": {"type": "seq2seq"},
+                "model": {"type": "encoder_decoder", "n_layers": 1, "d_model": 16, "n_heads": 2},
+            },
+            "scores every token of a window, and objective 'seq2seq' predicts only some",
+        ),
+        (
+            {"evaluations": [{"type": "window_loss", "seq_len": 600}]},
+            r"evaluation 'window_loss' makes rows of up to 601 tokens .* model.max_positions is 512",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_training(change: dict[str, Any], message: str) -> None:
+    fit = {"packing": {"type": "windows", "seq_len": 12}, "evaluations": [{"type": "window_loss"}]}
+    gpt2 = {
+        "type": "transformer",
+        "preset": "gpt2",
+        "n_layers": 1,
+        "d_model": 16,
+        "n_heads": 2,
+        "max_positions": 512,
+    }
+    check(tiny_config(**fit, model=gpt2))
+    with pytest.raises(Incompatible, match=message):
+        check(tiny_config(**{**fit, "model": gpt2, **change}))
+
+
+@pytest.mark.parametrize(
+    ("bos", "eos", "longest"), [(True, True, 11), (True, False, 12), (False, True, 12), (False, False, 13)]
+)
+def test_a_row_is_the_window_and_its_frame_less_one(bos: bool, eos: bool, longest: int) -> None:
+    """With bos and without eos a window of max_positions tokens fits exactly."""
+    model = {
+        "type": "transformer",
+        "preset": "gpt2",
+        "n_layers": 1,
+        "d_model": 16,
+        "n_heads": 2,
+        "max_positions": 12,
+    }
+    fit = {"model": model, "objective": {"type": "causal", "bos": bos, "eos": eos}, "evaluations": []}
+    check(tiny_config(**fit, packing={"type": "windows", "seq_len": longest}))
+    with pytest.raises(Incompatible, match=r"makes rows of up to 13 tokens \(frame included\)"):
+        check(tiny_config(**fit, packing={"type": "windows", "seq_len": longest + 1}))
 
 
 def test_in_the_loop_and_afterwards(tmp_path: Path) -> None:

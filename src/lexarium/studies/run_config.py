@@ -294,7 +294,7 @@ def _check_evaluations(config: RunConfig, objective: Any) -> None:
                 f"evaluation {evaluation.type!r} asks for {sorted(unanswered)[0]!r}, which objective"
                 f" {config.objective.type!r} cannot answer (it answers: {', '.join(sorted(objective.answers))})"
             )
-        _check_windows(config, cls, evaluation)
+        _check_windows(config, cls, evaluation, objective)
         directions = getattr(cls, "directions", None)
         if directions and config.direction.type not in directions:
             raise Incompatible(
@@ -305,12 +305,23 @@ def _check_evaluations(config: RunConfig, objective: Any) -> None:
         _check_stop(config.stop_when, dict(zip(names, config.evaluations, strict=True)))
 
 
-def _check_windows(config: RunConfig, cls: Any, evaluation: Any) -> None:
-    """A direction of one length can be asked about windows of that length only."""
+def _check_windows(config: RunConfig, cls: Any, evaluation: Any, objective: Any) -> None:
+    """Windows have a length and are read as a language model reads; a direction of one length reads no other."""
+    windows = getattr(cls, "windows", False)
+    asked, known = getattr(evaluation, "seq_len", None), getattr(config.packing, "seq_len", None)
+    if windows and asked is None and known is None:
+        raise Incompatible(
+            f"evaluation {evaluation_name(evaluation)!r} cuts windows, and packing {config.packing.type!r} has no"
+            " seq_len to cut by; set the evaluation's seq_len"
+        )
+    if windows and "source" in objective.produces:
+        raise Incompatible(
+            f"evaluation {evaluation_name(evaluation)!r} scores every token of a window, and objective"
+            f" {config.objective.type!r} predicts only some; use evaluation loss"
+        )
     if not getattr(registry.find("direction", config.direction.type), "one_length", False):
         return
-    asked, known = getattr(evaluation, "seq_len", None), getattr(config.packing, "seq_len", None)
-    if not getattr(cls, "windows", False) or asked not in (None, known):
+    if not windows or asked not in (None, known):
         what = f"windows of {asked}" if asked else "documents or texts"
         raise Incompatible(
             f"evaluation {evaluation_name(evaluation)!r} asks about {what}, but direction"
