@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from tests.builders import tiny_run
 
+from lexarium.foundation.config import resolved
 from lexarium.foundation.types import Result
 from lexarium.studies.compare import Contrast, collect, compare
 from lexarium.studies.gaps import gaps
@@ -155,6 +157,46 @@ def test_few_documents_are_said(tmp_path: Path) -> None:
     assert any("An arm has one seed" in note for note in one["notes"])
     (six,) = compare([contrast()], make(tmp_path / "c", documents=6))
     assert not any("Only" in note for note in six["notes"])
+
+
+def test_trained_runs_of_two_directions(tmp_path: Path) -> None:
+    """From training to the contrast: over all windows the gap is that of the recorded losses, by seed and by block."""
+    runs = []
+    for direction in DIRECTIONS:
+        for seed in (1, 2):
+            run = tiny_run(
+                tmp_path,
+                packing={"type": "windows", "seq_len": 12},
+                direction={"type": direction},
+                seed=seed,
+                evaluations=[{"type": "window_loss", "every": 6}],
+            )
+            assert run.train() == "done"
+            entry = {
+                "name": run.path.name,
+                "dir": run.path.name,
+                "levels": {"direction": direction},
+                "seed": seed,
+            }
+            runs.append({**entry, "config": resolved(run.config)})
+    path = tmp_path / "studies" / "arrow" / "index.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"study": "arrow", "axes": {"direction": list(DIRECTIONS)}, "runs": runs}))
+    table = collect(tmp_path, "arrow")
+    a, b = (
+        np.mean([r.curves["window_loss.val"][-1][1] for r in table.at({"direction": d})]) for d in DIRECTIONS
+    )
+    by_block, by_seed = compare([contrast(), contrast(unit="seed")], table)
+    for result in (by_block, by_seed):
+        assert result["refused"] is None
+        assert result["estimate"] == pytest.approx(b / a - 1, abs=1e-9)
+    assert by_block["windows"]["windows"] == table.runs[0].curves["window_loss.val.windows"][-1][1]
+    (first,) = compare([contrast(metric="window_loss.val.first.4")], table)
+    a, b = (
+        np.mean([r.curves["window_loss.val.first.4"][-1][1] for r in table.at({"direction": d})])
+        for d in DIRECTIONS
+    )
+    assert first["estimate"] == pytest.approx(b / a - 1, abs=1e-6)
 
 
 # --- refusals -------------------------------------------------------------------------------------------
