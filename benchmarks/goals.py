@@ -61,6 +61,12 @@ COMPARISONS = (
                "windows per CPU-second"),
     Comparison("S11", "windows-nanogpt", "windows of 256 tokens in batches of 64, documents of 1,000 tokens", "nanoGPT's get_batch (re-created)", 25,
                "windows per CPU-second"),
+    Comparison("S12", "tokenise-study", "text to token store, byte-level BPE of 50,257 ids, one process",
+               "pipeline of the arrow-of-time study (re-created)", 8, "MB per CPU-second"),
+    Comparison("S12", "tokenise-hf", "text to token store, byte-level BPE of 50,257 ids, one process",
+               "tokenizers encode_batch, ids only", 3, "MB per CPU-second"),
+    Comparison("S12", "tokenise-memory", "largest memory of preparing four times the text; at most 1.1 times that of the"
+               " smaller", "-", 1, "bytes", "lower"),
     Comparison("S13", "startup", "start of a command (0.5 s; report of 10 runs 3 s), none imports torch", "-", 1, "seconds",
                "lower"),
     Comparison("S14", "first-step-trainer", "start of the process to the end of the first step, 6 x 512, batch 8",

@@ -42,7 +42,7 @@ status = Path("/proc/self/status")
 used = lambda: 1024 * int(status.read_text().split("RssAnon:")[1].split()[0])
 n, before = int(sys.argv[2]), used()
 begin = time.process_time()
-view = View(split := Split(Path(sys.argv[1]), "train", ["part-00000"], []), np.arange(n, dtype=np.int64))
+view = View(split := Split(Path(sys.argv[1]), "train", [{"name": "part-00000"}], []), np.arange(n, dtype=np.int64))
 loader = windows_loader(view, 256, 64, order="each_epoch")
 plan = time.process_time() - begin
 planned = used()

@@ -35,7 +35,7 @@ def random_split(folder: Path, documents: int, length: int, seed: int = 1) -> Sp
         parts.append(f"part-{start // PART:05d}")
         np.save(folder / "train" / f"{parts[-1]}.docs.npy", offsets)
         np.save(folder / "train" / f"{parts[-1]}.ids.npy", ids)
-    return Split(folder, "train", parts, [])
+    return Split(folder, "train", [{"name": part} for part in parts], [])
 
 
 def whole(split: Split) -> View:

@@ -48,7 +48,15 @@ def write_index(runs: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["train", "--help"], ["profile", "--help"], ["list"], ["list", "models", "--json"]],
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["profile", "--help"],
+        ["list"],
+        ["list", "models", "--json"],
+        ["import", "--help"],
+        ["import", "arrows", "--help"],
+    ],
 )
 def test_help_and_list_load_nothing_heavy(arguments: list[str]) -> None:
     status, heavy, output = lean(*arguments)

@@ -105,7 +105,14 @@ def test_export_weights_gives_the_same_model(lexarium, trained: Path, tmp_path: 
     answer = lexarium("export", trained, "--to", "weights", "--step", "6", "-o", folder)
     assert answer.status == 0
     names = {p.name for p in folder.iterdir()}
-    assert names == {"model.safetensors", "tokenizer.json", "config.yaml", "README.md", "manifest.json"}
+    assert names == {
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "config.yaml",
+        "README.md",
+        "manifest.json",
+    }
     run = Run.open(trained)
     config = validate(RunConfig, read_yaml(folder / "config.yaml").sub("run"))  # as the model card says
     model = build_model(config.model, run.parts().objective.vocab_size, seed=0)

@@ -111,7 +111,9 @@ def test_every_metric_and_item_by_a_naive_loop(
     for k in marks:
         assert m[f"val.position.{k}"] == pytest.approx(expected[:, k - 1].mean(), rel=1e-5)
         assert m[f"val.first.{k}"] == pytest.approx(expected[:, :k].mean(), rel=1e-5)
-    assert "val.bits_per_byte" not in m
+    sizes = [0, *(len(s.encode()) + 1 for s in asked.tokenizer.symbols[1:])]  # a space before each word
+    n_bytes = sum(sizes[i] for w in windows for i in w if i < len(sizes))
+    assert m["val.bits_per_byte"] == pytest.approx(expected.sum() / math.log(2) / n_bytes, rel=1e-5)
     assert result.items["document"] == [owner[10 * i] for i in range(n)]
     assert result.items["window"] == list(range(n)) and set(result.items["n"]) == {count}
     assert result.items["sum"] == pytest.approx(expected.sum(1).tolist(), rel=1e-5)
@@ -274,6 +276,21 @@ def test_a_row_is_the_window_and_its_frame_less_one(bos: bool, eos: bool, longes
     check(tiny_config(**fit, packing={"type": "windows", "seq_len": longest}))
     with pytest.raises(Incompatible, match=r"makes rows of up to 13 tokens \(frame included\)"):
         check(tiny_config(**fit, packing={"type": "windows", "seq_len": longest + 1}))
+
+
+def test_held_out_windows_need_no_split_of_their_own(tmp_path: Path) -> None:
+    """A corpus without `val`: the packing holds windows out, and only an evaluation of windows may ask for them."""
+    sizes = {"train": 60, "val": 0, "test": 0, "ood": 0}
+    change = {
+        "corpus": {"type": "question_formation", "sizes": sizes},
+        "packing": {"type": "window_shuffle", "seq_len": 12, "held_out": 6},
+    }
+    run = tiny_run(tmp_path, **change, evaluations=[{"type": "window_loss"}])
+    assert run.train() == "done"
+    ((_, _, metrics),) = run.files.evaluations()
+    assert metrics["val.windows"] == 6
+    with pytest.raises(Incompatible, match="the corpus has no split 'val'"):
+        tiny_run(tmp_path, **change, evaluations=[{"type": "loss"}])
 
 
 def test_in_the_loop_and_afterwards(tmp_path: Path) -> None:

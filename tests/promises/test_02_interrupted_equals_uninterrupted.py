@@ -33,6 +33,11 @@ ARMS: dict[str, dict[str, Any]] = {
         "plan": {"device": "cpu", "workers": 2},
         "optimizer": {"type": "sgd", "lr": 0.05, "momentum": 0.9},
     },
+    "12 steps by epochs": {
+        "model": TRANSFORMER,
+        "train": {"max_steps": None, "epochs": 2.5},
+        "optimizer": {"type": "adamw", "lr": 3e-3, "weight_decay": 0.01, "decay": "all"},
+    },
 }
 # 40 documents are 5 steps of 8; checkpoints at 4, 8, 12; evaluations at 0, 3, ..., 12; log lines at 5, 10, 12
 COMMON: dict[str, Any] = {

@@ -35,6 +35,7 @@ WATCHING: dict[str, dict[str, Any]] = {
     "logged every step": {"train": {"log_every": 1}},
     "logged every 5": {"train": {"log_every": 5}},
     "saved every 4": {"checkpoint": {"every": 4}},
+    "saved every 4 for a while": {"checkpoint": {"every": 0, "rolling": 4}},
     "saved all the time": {"checkpoint": {"every": 0, "minutes": 1e-9, "log_spaced": 5}},
     "prepared ahead": {"plan": {"workers": 3}},
 }

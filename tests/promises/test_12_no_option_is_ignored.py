@@ -43,6 +43,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "WindowShuffle.Config": {"seq_len": 32, "held_out": 5},
     "WindowLoss.Config": {"seq_len": 16, "limit": 3},
     "WarmRestarts.Config": {"period": 10},
+    "CosineRestarts.Config": {"period": 10},
     "FromRun.Config": {"path": "runs/a-b-forward-s1-0123456789"},
     "FromHuggingFace.Config": {"path": "gpt2"},
     "StopConfig": {"metric": "loss.val", "patience": 3, "above": 5.0, "below": 0.1},
@@ -76,11 +77,18 @@ OUTSIDE = {
     "QuestionFormation.Config": {"files"},
     "TenseInflection.Config": {"files"},
     "TrainConfig": {"micro_batch_size", "log_every"},
-    "CheckpointConfig": {"every", "at", "log_spaced", "minutes", "keep"},
+    "CheckpointConfig": {"every", "at", "log_spaced", "rolling", "minutes", "keep"},
     "PlanConfig": {"device", "program", "cohort", "recompute", "threads", "workers"},
     "RunConfig": {"checkpoint", "plan", "evaluations"},
     **dict.fromkeys(
-        ("EvaluationConfig", "SplitsConfig", "Loss.Config", "RuleChoice.Config", "WindowLoss.Config"),
+        (
+            "EvaluationConfig",
+            "SplitsConfig",
+            "Loss.Config",
+            "RuleChoice.Config",
+            "Snippets.Config",
+            "WindowLoss.Config",
+        ),
         {"name", "every", "at", "items"},
     ),
 }
@@ -452,7 +460,7 @@ def test_an_optimizer_reads_its_options(spy: Spy, name: str) -> None:
 @pytest.mark.parametrize("name", registry.names("schedule"))
 def test_a_schedule_reads_its_options(spy: Spy, name: str) -> None:
     cls = registry.find("schedule", name)
-    schedule = cls(read(cls.Config, base(cls.Config)))
+    schedule = cls(read(cls.Config, {**base(cls.Config), "warmup_steps": 5}))
     assert all(0 <= schedule.scale(step, 50) <= 1 for step in range(50))
     assert not spy.unread(cls.Config)
 
@@ -463,7 +471,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Spy]:
     with pytest.MonkeyPatch.context() as patch:
         spy = Spy(patch)
         folder = tmp_path_factory.mktemp("runs")
-        parent = tiny_run(folder, train={"max_steps": 2}, evaluations=[])
+        parent = tiny_run(folder, train={"max_steps": None, "epochs": 0.14}, evaluations=[])  # 2 steps
         parent.train()
         run = tiny_run(
             folder,
@@ -475,7 +483,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Spy]:
                 "quotas": [{"where": {"kind": "quest"}, "count": 30}],
             },
             stop_when={"metric": "loss.val", "above": 1e9, "below": 0.0, "patience": 3},
-            checkpoint={"every": 2, "at": [1], "log_spaced": 2, "minutes": 100, "keep": 1},
+            checkpoint={"every": 2, "at": [1], "log_spaced": 2, "rolling": 3, "minutes": 100, "keep": 1},
             evaluations=[
                 {"type": "loss", "splits": ["val"], "every": 2, "at": [1]},
                 {"type": "rule_choice", "name": "rules"},

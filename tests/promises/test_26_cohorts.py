@@ -66,7 +66,13 @@ def member_configs(arm: dict[str, Any], clip: float = 0.0, steps: int = STEPS, *
     return [
         tiny_config(
             **{**arm, "model": {**arm["model"], "dropout": dropout}, **more},
-            optimizer={"type": "adamw", "lr": lr, "weight_decay": decay, "betas": betas},
+            optimizer={
+                "type": "adamw",
+                "lr": lr,
+                "weight_decay": decay,
+                "betas": betas,
+                "decay": "all" if seed == 3 else "matrices",
+            },
             train={**train, "clip_norm": clip * (1 + seed)},
             seed=seed,
         )

@@ -43,7 +43,7 @@ def split_of(folder: Path, lengths: Sequence[int], parts: int, dtype: type = np.
         np.save(folder / "train" / f"{names[-1]}.docs.npy", offsets)
         np.save(folder / "train" / f"{names[-1]}.ids.npy", draw.integers(0, 300, n).astype(dtype))
         np.save(folder / "train" / f"{names[-1]}.half.npy", draw.integers(0, 9, n).astype(np.int32))
-    return Split(folder, "train", names, ["half"])
+    return Split(folder, "train", [{"name": name} for name in names], ["half"])
 
 
 # --- the plain way ----------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ def test_offsets_outside_the_files_are_damage(tmp_path: Path, file: str, change:
     split_of(tmp_path, [4, 5, 6], 2)
     path = tmp_path / "train" / f"part-00001.{file}.npy"
     np.save(path, change(np.load(path)))
-    split = Split(tmp_path, "train", ["part-00000", "part-00001"], ["half"])
+    split = Split(tmp_path, "train", [{"name": "part-00000"}, {"name": "part-00001"}], ["half"])
     with pytest.raises(Damaged, match="delete the store and prepare it again"):
         for name in ("docs", "ids", "half"):
             split.joined(name)
@@ -271,7 +271,7 @@ def test_parts_of_different_types_are_damage(tmp_path: Path) -> None:
     path = tmp_path / "train" / "part-00001.ids.npy"
     np.save(path, np.load(path).astype(np.uint32))
     with pytest.raises(Damaged, match="differ in type"):
-        Split(tmp_path, "train", ["part-00000", "part-00001"], ["half"]).joined("ids")
+        Split(tmp_path, "train", [{"name": "part-00000"}, {"name": "part-00001"}], ["half"]).joined("ids")
 
 
 def test_a_block_is_a_sequence_of_examples(tmp_path: Path) -> None:

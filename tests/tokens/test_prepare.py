@@ -22,7 +22,7 @@ def stores(folder: Path) -> list[str]:
 
 def test_a_store_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = toy_store(tmp_path, {"train": ["a b", "c"]})
-    monkeypatch.setattr(preparation, "_build_part", None)
+    monkeypatch.setattr(preparation, "run", None)
     assert toy_store(tmp_path, {"train": ["a b", "c"]}).folder == one.folder
     assert stores(tmp_path) == [one.folder.name]
 
@@ -67,14 +67,16 @@ def test_the_vocabulary_is_that_of_all_splits(tmp_path: Path) -> None:
 def test_progress_counts_documents_and_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparation, "PART", 2)
     write_corpus(tmp_path / "corpus", {"train": ["a b", "c", "d e f"], "val": ["a"]})
-    told: list[tuple[str, int, int]] = []
+    told: list[tuple[dict[str, int], int]] = []
     prepare(
         corpus_config(tmp_path / "corpus"),
         tokenizer_config(),
         tmp_path / "stores",
-        progress=lambda *x: told.append(x),
+        progress=lambda tally: (
+            told.append((dict(tally.documents), tally.tokens)) if tally.stage == "tokens" else None
+        ),
     )
-    assert told == [("train", 2, 3), ("train", 3, 6), ("val", 1, 1)]
+    assert told == [({"train": 2, "val": 0}, 3), ({"train": 3, "val": 0}, 6), ({"train": 3, "val": 1}, 7)]
 
 
 # --- refusals ---------------------------------------------------------------------------------------
@@ -116,7 +118,7 @@ def test_bad_documents_are_named_and_nothing_is_left(
             "documents of split 'train' have different fields",
         ),
         (Document("a", {"k": 1}), Document("a"), "documents of split 'train' have different fields"),
-        (Document("a", {}, {"c": [1]}), Document("a"), "documents of split 'train' carry different channels"),
+        (Document("a", {}, {"c": [1]}), Document("a"), "documents of split 'train' have different channels"),
     ],
 )
 def test_parts_must_agree_too(

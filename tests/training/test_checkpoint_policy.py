@@ -74,6 +74,18 @@ def test_a_run_keeps_what_its_policy_says(tmp_path: Path) -> None:
     assert checkpoint.steps(run.path) == [0, 1, 3, 10, 11, 12]  # 1, sqrt(12) = 3, 12; rolling: 10, 11
 
 
+def test_rolling_checkpoints_by_step(tmp_path: Path) -> None:
+    """Steps 3, 6, 9 are saved and, beyond the newest two, deleted; 5 and 10 are permanent, 12 is the last."""
+    saved = []
+    write = checkpoint.write
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "write", lambda path, *a: (saved.append(path.name), write(path, *a)))
+        run = tiny_run(tmp_path, checkpoint={"every": 5, "rolling": 3, "minutes": 0, "keep": 2})
+        run.train()
+    assert [int(name[5:]) for name in saved] == [3, 5, 6, 9, 10, 12]
+    assert checkpoint.steps(run.path) == [5, 6, 9, 10, 12]
+
+
 def test_without_rolling_checkpoints_only_the_last_step_is_saved(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, checkpoint={"every": 0, "minutes": 0})
     run.train()
@@ -82,7 +94,8 @@ def test_without_rolling_checkpoints_only_the_last_step_is_saved(tmp_path: Path)
 
 def test_the_policy_is_not_part_of_the_name(tmp_path: Path) -> None:
     names = {
-        tiny_run(tmp_path, checkpoint=c).path.name for c in ({"every": 1}, {"every": 2}, {"log_spaced": 3})
+        tiny_run(tmp_path, checkpoint=c).path.name
+        for c in ({"every": 1}, {"every": 2}, {"log_spaced": 3}, {"rolling": 3})
     }
     assert len(names) == 1
 

@@ -58,6 +58,17 @@ def test_decay_reaches_matrices_and_embeddings_only() -> None:
     assert (with_decay["weight_decay"], without["weight_decay"]) == (0.1, 0.0)
 
 
+def test_decay_of_all_as_the_library_does_it() -> None:
+    """The study trained with torch's AdamW over `model.parameters()`: decay 0.01 on embeddings, norms and biases."""
+    ours = take_steps(model := Small(), build("adamw", model, lr=0.05, weight_decay=0.01, decay="all"))
+    plain = Small()
+    theirs = take_steps(plain, torch.optim.AdamW(plain.parameters(), lr=0.05))
+    only_matrices = take_steps(model := Small(), build("adamw", model, lr=0.05, weight_decay=0.01))
+    for name, expected in theirs.items():
+        torch.testing.assert_close(ours[name], expected, rtol=1e-6, atol=1e-7)
+    assert not torch.allclose(only_matrices["norm.weight"], theirs["norm.weight"], rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("model", registry.names("model"))
 def test_decay_groups_of_the_models(model: str, tmp_path: Path) -> None:
     """Every parameter is in exactly one group; what is a norm gain or a bias is not decayed."""

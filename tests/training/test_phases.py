@@ -143,7 +143,7 @@ def test_nothing_is_left_of_the_clock() -> None:
 
 def test_more_steps_than_the_run_has() -> None:
     one = trainer()
-    one.config = TrainConfig(max_steps=2)
+    one.max_steps = 2
     for _ in range(5):
         phases.advance(one)
         assert one.step <= 2

@@ -20,6 +20,9 @@ from lexarium.foundation import registry
 STEPS = 100
 
 
+NEEDS: dict[str, dict[str, Any]] = {"warm_restarts": {"period": 30}, "cosine_restarts": {"period": 30}}
+
+
 def scale(name: str, **options: Any) -> Callable[[int], float]:
     """The schedule as a function of the step, for runs of 100 steps."""
     cls = registry.find("schedule", name)
@@ -37,15 +40,85 @@ def theirs(get: str, **options: Any) -> list[float]:
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 10])
-@pytest.mark.parametrize("name", registry.names("schedule"))
+@pytest.mark.parametrize("name", [n for n in registry.names("schedule") if n != "cosine_restarts"])
 def test_warm_up(name: str, warmup: int) -> None:
-    period = {"period": 30} if name == "warm_restarts" else {}
-    at = scale(name, warmup_steps=warmup, **period)
+    at = scale(name, warmup_steps=warmup, **NEEDS.get(name, {}))
     assert [at(s) for s in range(warmup)] == pytest.approx([(s + 1) / warmup for s in range(warmup)])
     if warmup:
         assert at(warmup - 1) == 1.0
     if name != "inverse_sqrt":
         assert at(warmup) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 10])
+@pytest.mark.parametrize("name", registry.names("schedule"))
+def test_warm_up_from_a_given_start_as_torch(name: str, warmup: int) -> None:
+    """LinearLR: update 0 stands at `start`, update `warmup` at the peak (which inverse_sqrt has left by then)."""
+    at = scale(name, warmup_steps=warmup, start=1e-7, **NEEDS.get(name, {}))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    linear = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1e-7, total_iters=warmup)
+    for step in range(warmup):
+        assert at(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9), step
+        optimizer.step()
+        linear.step()
+    if name != "inverse_sqrt":
+        assert at(warmup) == pytest.approx(1.0)
+
+
+def test_warmup_constant_cooldown_of_the_arrow_study() -> None:
+    """Linear from 1e-7 of the peak, constant, linear to 0 over the last 15 of 100 updates: worked by hand."""
+    at = scale("warmup_stable_decay", warmup_steps=10, start=1e-7, decay_fraction=0.15)
+    assert at(0) == pytest.approx(1e-7)
+    assert at(5) == pytest.approx(0.5 + 0.5e-7)
+    assert {at(s) for s in range(10, 86)} == {1.0}
+    assert [at(s) for s in (88, 91, 97)] == pytest.approx([0.8, 0.6, 0.2])
+
+
+ARROWS = {"warmup_steps": 4000, "period": 300_000, "shrink": 0.85, "start": 1e-7 / 1e-4, "floor": 1e-6 / 1e-4}
+"""The arrow study: lr 1e-4, lr_init 1e-7, lr_min 1e-6."""
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"),
+    [
+        (0, 1e-7),
+        (2000, 5.005e-5),
+        (4000, 1e-4),
+        (154_000, 5.05e-5),
+        (303_999, 1.0e-6),
+        (304_000, 8.5e-5),
+        (454_000, 0.85 * 5.05e-5),
+        (603_999, 0.85e-6),
+        (604_000, 0.85**2 * 1e-4),
+    ],
+)
+def test_cosine_restarts_by_the_published_numbers(step: int, rate: float) -> None:
+    assert 1e-4 * scale("cosine_restarts", **ARROWS)(step) == pytest.approx(rate, rel=1e-6)
+
+
+@given(
+    warmup=st.integers(0, 20),
+    period=st.integers(1, 30),
+    shrink=st.floats(0.1, 1),
+    start=st.floats(0, 1),
+    floor=st.floats(0, 1),
+)
+def test_cosine_restarts_as_torchs_cosine_within_each_cycle(
+    warmup: int, period: int, shrink: float, start: float, floor: float
+) -> None:
+    """Each cycle is torch's CosineAnnealingLR from shrink**n down to shrink**n * floor, the warm-up its LinearLR."""
+    at = scale("cosine_restarts", warmup_steps=warmup, period=period, shrink=shrink, start=start, floor=floor)
+    assert [at(s) for s in range(warmup)] == pytest.approx(
+        [start + (1 - start) * s / warmup for s in range(warmup)]
+    )
+    for cycle in range(3):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=shrink**cycle)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, period, eta_min=shrink**cycle * floor)
+        for done in range(period):
+            rate = optimizer.param_groups[0]["lr"]
+            assert at(warmup + cycle * period + done) == pytest.approx(rate, abs=1e-7)
+            optimizer.step()
+            cosine.step()
 
 
 @pytest.mark.parametrize("warmup", [0, 10])
@@ -118,8 +191,7 @@ def test_warm_restarts_of_uneven_length_start_at_their_peak() -> None:
 )
 def test_always_within_bounds(name: str, warmup: int, step: int, max_steps: int) -> None:
     cls = registry.find("schedule", name)
-    period = {"period": 7, "factor": 1.3} if name == "warm_restarts" else {}
-    value = cls(cls.Config(warmup_steps=warmup, **period)).scale(step, max_steps)
+    value = cls(cls.Config(warmup_steps=warmup, **NEEDS.get(name, {}))).scale(step, max_steps)
     assert 0.0 <= value <= 1.0
     if step < max_steps:
         assert value > 0.0, "an update at rate 0 is wasted"

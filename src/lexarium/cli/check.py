@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,7 +82,8 @@ def _print_arms(talk: Talk, found: Meant, points: Sequence[Point], runs_dir: Pat
     )
     if any(r["vocab_size"] is None for r in rows):
         talk.say(
-            "(documents, vocabulary and parameters are known once the data are prepared: `lexarium prepare`)"
+            "(documents, vocabulary, parameters and the steps of train.epochs are known once the data are prepared:"
+            " `lexarium prepare`)"
         )
     shared = f" ({len(points) - distinct} points share a run)" if distinct < len(points) else ""
     talk.say(f"{distinct} run{'s' * (distinct != 1)}{shared}: fine")
@@ -117,8 +118,30 @@ def size(config: RunConfig, runs_dir: Path, known: dict[str, int | None]) -> dic
         "vocab_size": vocab_size,
         "parameters": None if vocab_size is None else count_parameters(model),
         "non_embedding": count_parameters(model, non_embedding=True),
-        "max_steps": config.train.max_steps,
+        "max_steps": config.train.max_steps or steps(config, runs_dir),
     }
+
+
+def steps(config: RunConfig, runs_dir: Path) -> int | None:
+    """Updates that `train.epochs` comes to, if the run's token store is there."""
+    from lexarium.foundation.files import MANIFEST
+    from lexarium.studies.assembly import make
+    from lexarium.tokens.loader import Loader
+    from lexarium.tokens.prepare import open_tokenizer
+    from lexarium.tokens.store import TokenStore
+
+    folder = store_folder(config, runs_dir)
+    if not (folder / MANIFEST).exists():
+        return None
+    loader = Loader(
+        TokenStore(folder).view("train", config.view),
+        make("packing", config.packing),
+        make("direction", config.direction),
+        make("objective", config.objective, open_tokenizer(config.tokenizer, folder)),
+        global_batch_size=config.train.global_batch_size,
+        order_seed=config.factor_seed("order"),
+    )
+    return config.train.steps(loader.examples_per_epoch)
 
 
 def vocabulary(config: RunConfig, runs_dir: Path) -> int | None:
@@ -161,12 +184,11 @@ def store_folder(config: RunConfig, runs_dir: Path) -> Path:
 def annotated(point: Point, found: Meant, runs_dir: Path) -> str:
     """A point's resolved configuration as YAML with the origin of every value as a comment."""
     from lexarium.foundation.config import resolved
+    from lexarium.foundation.source import annotated_yaml
 
     source = _source(point, found, runs_dir)
     where = lambda place: _origin(point.config, source, place)
-    return f"# {point.name}: {point.run}\n" + "".join(
-        f"{line}\n" for line in _lines(resolved(point.config), where)
-    )
+    return f"# {point.name}: {point.run}\n" + annotated_yaml(resolved(point.config), where)
 
 
 def _source(point: Point, found: Meant, runs_dir: Path) -> Source | None:
@@ -206,32 +228,3 @@ def _is_default(config: Any, place: Place) -> bool:
         return True
     default = fields[name].get_default(call_default_factory=True, validated_data={})
     return getattr(config, str(name)) == default
-
-
-def _lines(data: Any, where: Callable[[Place], str], place: Place = (), indent: str = "") -> list[str]:
-    """YAML lines of nested data; leaves carry the origin."""
-    found = []
-    items = data.items() if isinstance(data, dict) else [("-", value) for value in data]
-    for i, (key, value) in enumerate(items):
-        here = (*place, key if isinstance(data, dict) else i)
-        head = f"{indent}{_flow(key)}:" if isinstance(data, dict) else f"{indent}-"
-        nested = isinstance(value, dict) or (
-            isinstance(value, list) and any(isinstance(v, dict) for v in value)
-        )
-        if not value or not nested:
-            origin = where(here)
-            found.append(f"{head} {_flow(value)}" + (f"  # {origin}" if origin else ""))
-        elif isinstance(data, dict):
-            found += [head, *_lines(value, where, here, indent + "  ")]
-        else:  # an item of a list: its first line follows the dash
-            first, *rest = _lines(value, where, here, indent + "  ")
-            found += [f"{head} {first.strip()}", *rest]
-    return found
-
-
-def _flow(value: Any) -> str:
-    """A value on one line of YAML."""
-    import yaml
-
-    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).strip()
-    return text.removesuffix("\n...").strip()

@@ -12,7 +12,9 @@ from lexarium.cli.console import DONE, FAILED, Talk
 from lexarium.cli.options import Json, RunsDir
 
 EXTRAS = {
-    "hf": ("transformers", "comparison with transformers' models; tokenizers and weights in its formats"),
+    "hf": ("datasets", "data sets of the Hugging Face hub; comparison with transformers' models"),
+    "data": ("h5py", "token files in HDF5; text compressed with zstd"),
+    "spm": ("sentencepiece", "SentencePiece tokenizers; byte-level BPE several times faster (tiktoken)"),
     "dev": ("pytest", "tests, linting and type checks"),
     "bench": ("accelerate", "benchmarks against other trainers"),
 }

@@ -1,6 +1,7 @@
-"""`lexarium export`: a corpus as text, or a trained model as a folder of its own.
+"""`lexarium export`: a corpus as text or as ids, or a trained model as a folder of its own.
 
 lexarium export STUDY --to tsv --split ood -o ood.tsv      a split, in the released tab format
+lexarium export STUDY --to bin --split train -o train.bin  its ids, as nanoGPT reads them (h5, npy: other forms)
 lexarium export RUN --to weights -o model/                 weights, tokenizer, configuration, model card
 """
 
@@ -27,6 +28,9 @@ class Form(StrEnum):
     """What can be exported."""
 
     tsv = "tsv"
+    h5 = "h5"
+    bin = "bin"
+    npy = "npy"
     weights = "weights"
 
 
@@ -34,27 +38,37 @@ def export(
     what: Target,
     overrides: Overrides = None,
     to: Annotated[
-        Form, typer.Option("--to", help="tsv: a split of the corpus; weights: a trained model.")
+        Form,
+        typer.Option(
+            "--to", help="tsv, or h5, bin, npy (ids): a split of the corpus; weights: a trained model."
+        ),
     ] = ...,  # type: ignore[assignment]
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="PATH", help="The file (tsv) or new folder (weights)."),
+        typer.Option("-o", "--output", metavar="PATH", help="The file, or new folder (weights)."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option("--split", metavar="SPLIT", help="tsv: train, val, test, ood, ...")
+        str | None, typer.Option("--split", metavar="SPLIT", help="train, val, test, ood, ...")
     ] = None,
     whole: Annotated[
-        bool, typer.Option("--whole", help="tsv: the split as generated, not as the point's view keeps it.")
+        bool, typer.Option("--whole", help="The split as generated, not as the point's view keeps it.")
     ] = False,
+    separator: Annotated[
+        int | None,
+        typer.Option(
+            "--separator", metavar="ID", min=0, help="h5, bin, npy: an id to put after every document."
+        ),
+    ] = None,
     step: Step = None,
     preset: Preset = None,
     select: Select = None,
     runs_dir: RunsDir = Path("runs"),
     trust_plugins: Trust = False,
 ) -> None:
-    """Export a split of a corpus in the released tab format, or a trained model with its tokenizer.
+    """Export a split of a corpus, as text in the released tab format or as ids, or a trained model with its tokenizer.
 
     Examples: lexarium export hierarchical-generalization --to tsv --split ood -o ood.tsv;
+    lexarium export RUN --to bin --split train -o train.bin;
     lexarium export RUN --to weights -o model
     """
     talk = Talk()
@@ -68,22 +82,23 @@ def export(
             (whole, "--whole"),
             (select, "--select"),
             (preset, "--preset"),
+            (separator is not None, "--separator"),
         ):
             if told:
-                raise UserError(f"{option}: belongs to --to tsv")
+                raise UserError(f"{option}: belongs to the export of a corpus")
         if overrides:
             raise UserError(f"{overrides[0]!r}: a trained model is exported as it is")
         return _weights(talk, what, runs_dir, output, step, trust_plugins)
     if step is not None:
         raise UserError("--step: belongs to --to weights")
-    return _tsv(
-        talk,
-        _config(what, runs_dir, preset, overrides or (), select, trust_plugins),
-        runs_dir,
-        output,
-        split,
-        whole,
-    )
+    if output.is_dir():
+        raise UserError(f"-o {output}: is a directory; give the name of a file")
+    config = _config(what, runs_dir, preset, overrides or (), select, trust_plugins)
+    if to is not Form.tsv:
+        return _ids(talk, config, runs_dir, output, to.value, split, whole, separator)
+    if separator is not None:
+        raise UserError("--separator: belongs to --to h5, bin and npy")
+    return _tsv(talk, config, runs_dir, output, split, whole)
 
 
 # --- a corpus ---------------------------------------------------------------------------------------
@@ -107,16 +122,40 @@ def _tsv(talk: Talk, config: RunConfig, runs_dir: Path, output: Path, split: str
     from lexarium.corpora.pairs import write_released
     from lexarium.studies.assembly import make
 
-    if output.is_dir():
-        raise UserError(f"-o {output}: is a directory; give the name of a file")
     corpus = make("corpus", config.corpus)
-    if split is None or split not in corpus.splits:
-        told = "say which" if split is None else f"no split {split!r}"
-        raise UserError(f"--split: {told} (splits: {', '.join(corpus.splits)})")
+    _check_split(split, corpus.splits)
+    assert split is not None
     seen = not whole and split in config.view.splits and _selects(config)
     documents = _viewed(talk, config, runs_dir, split) if seen else corpus.documents(split)
     n = write_released(documents, output)
     talk.say(f"{output}: {n:,} pairs of {split}" + (" that the point's view keeps" if seen else ""))
+
+
+def _check_split(split: str | None, known: Sequence[str]) -> None:
+    if split is None or split not in known:
+        told = "say which" if split is None else f"no split {split!r}"
+        raise UserError(f"--split: {told} (splits: {', '.join(known)})")
+
+
+def _ids(
+    talk: Talk,
+    config: RunConfig,
+    runs_dir: Path,
+    output: Path,
+    form: str,
+    split: str | None,
+    whole: bool,
+    separator: int | None,
+) -> None:
+    from lexarium.cli.prepare import build_store
+    from lexarium.tokens.export import write_tokens
+
+    store = build_store(config, runs_dir, 0, talk)
+    _check_split(split, store.splits)
+    assert split is not None
+    view = store.view(split, None if whole else config.view)
+    n = write_tokens(store, view, output, form, separator)
+    talk.say(f"{output}: {n:,} ids of {len(view):,} documents of {split}")
 
 
 def _selects(config: RunConfig) -> bool:
@@ -143,7 +182,7 @@ def _weights(talk: Talk, what: str, runs_dir: Path, output: Path, step: int | No
     from lexarium.foundation.files import Directory, verify
     from lexarium.studies.assembly import load_model, resolve_step
     from lexarium.studies.run import Run
-    from lexarium.tokens.tokenizers import FILE
+    from lexarium.tokens.tokenizers import FILES
     from lexarium.training import checkpoint
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -157,7 +196,9 @@ def _weights(talk: Talk, what: str, runs_dir: Path, output: Path, step: int | No
         output.rmdir()
     with Directory(output) as directory:
         directory.write("model.safetensors", (folder / "model.safetensors").read_bytes())
-        directory.write(FILE, (run.path / FILE).read_bytes())
+        for name in FILES:
+            if (run.path / name).exists():
+                directory.write(name, (run.path / name).read_bytes())
         directory.write("config.yaml", (run.path / "config.yaml").read_bytes())
         directory.write("README.md", model_card(run, at, model, parts.objective))
         directory.commit(run=run.path.name, step=at)

@@ -10,44 +10,184 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lexarium.cli.console import Talk, early_stop
-from lexarium.cli.options import Json, Overrides, Preset, RunsDir, Target, Trust
+from lexarium.cli.options import Json, Overrides, Preset, RunsDir, Trust
+from lexarium.foundation.types import UserError
 from lexarium.launch.display import Meter, duration, rate_text
 
 if TYPE_CHECKING:
-    from lexarium.studies.run_config import RunConfig
+    from lexarium.studies.run_config import DataConfig, RunConfig
     from lexarium.studies.study import Point
+    from lexarium.tokens.prepare import Tally
     from lexarium.tokens.store import TokenStore
 
 
+MENDED = {
+    "undecodable": "bytes that are not UTF-8",
+    "nul": "NUL characters",
+    "surrogates": "halves of surrogate pairs",
+    "separators": "line or paragraph separators (U+2028, U+2029), now line ends",
+}
+STAGES = ("tokenizer", "tokens", "store")
+"""Each needs those before it, and does what is missing of them."""
+
+
 def prepare(
-    target: Target,
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="[STAGE] TARGET",
+            help="A study, a run's file or directory; or text: a file, a folder, a pattern. STAGE is tokenizer, tokens or"
+            " store (all of it, the default).",
+        ),
+    ],
     overrides: Overrides = None,
     preset: Preset = None,
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", min=0, help="Processes that tokenise; 0 = this one.")
     ] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it will take, measured on a sample; write nothing.")
+    ] = False,
     runs_dir: RunsDir = Path("runs"),
     trust_plugins: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Generate or read the corpora of a study and tokenise them; print what the stores hold.
+    """Read or generate corpora and tokenise them; print what the stores hold.
 
-    Safe to interrupt and to call again. Example: lexarium prepare hierarchical-generalization --preset demo
+    Safe to interrupt and to call again: it goes on behind the last part that was written.
+
+    Examples: lexarium prepare hierarchical-generalization --preset demo;
+    lexarium prepare tokenizer book.txt tokenizer.vocab_size=8000;
+    lexarium prepare tokens "wiki/*.jsonl.gz" corpus.text=body --workers 8
     """
-    from lexarium.cli.target import load_target
-
+    stage, given = "store", list(overrides or ())
+    if target in STAGES:
+        if not given or "=" in given[0]:
+            raise UserError(f"prepare {target}: of what? for example: lexarium prepare {target} book.txt")
+        stage, target = target, given.pop(0)
     talk = Talk(as_json)
     with early_stop():
-        found = load_target(target, runs_dir, preset, overrides or (), trust=trust_plugins)
-        points = found.points(runs_dir)
-        stores = [
-            (store, points_of)
-            for points_of in by_store(points)
-            for store in [build_store(points_of[0].config, runs_dir, workers, talk)]
-        ]
+        groups = _groups(target, given, preset, runs_dir, trust_plugins)
+        if dry_run:
+            return _estimates(talk, groups, runs_dir, workers)
+        if stage != "store":
+            return _stage(talk, stage, groups, runs_dir, workers)
+        stores = [(build_store(data, runs_dir, workers, talk), points) for data, points in groups]
     talk.data({"stores": [_summary(store, members) for store, members in stores]})
     for store, members in stores:
         _print_store(talk, store, members)
+    return None
+
+
+Group = tuple["RunConfig | DataConfig", list["Point"]]
+"""A corpus and a tokenizer, and the points of a study that share them."""
+
+
+def _groups(
+    target: str, overrides: Sequence[str], preset: str | None, runs_dir: Path, trust: bool
+) -> list[Group]:
+    """What is to be prepared: the data of a study or a run, or text named on the command line."""
+    from lexarium.cli.target import load_target
+    from lexarium.foundation.config import Source, overlay, parse_overrides, validate
+    from lexarium.studies.run_config import DataConfig
+
+    path = Path(target).expanduser()
+    pattern = any(c in target for c in "*?[")
+    text = path.suffix not in (".yaml", ".yml") and (
+        pattern or (path.exists() and not (path / "config.yaml").exists())
+    )
+    if text:
+        data = {"corpus": {"type": "text_files", "path": target}, "tokenizer": {"type": "bpe"}}
+        source = overlay(
+            Source(data, {(): "text named on the command line"}), parse_overrides(overrides), "command line"
+        )
+        return [(validate(DataConfig, source), [])]
+    points = load_target(target, runs_dir, preset, overrides, trust=trust).points(runs_dir)
+    return [(members[0].config, members) for members in by_store(points)]
+
+
+def _stage(talk: Talk, stage: str, groups: Sequence[Group], runs_dir: Path, workers: int) -> None:
+    """The tokenizer alone, or tokenizer and parts."""
+    from lexarium.studies.run import stores_dir
+    from lexarium.tokens import prepare as stages
+
+    folders: list[str] = []
+    for data, _ in groups:
+        where = (data.corpus, data.tokenizer, stores_dir(runs_dir))
+        with Watch(data.corpus.type, talk) as watch:
+            if stage == "tokenizer":
+                folder = stages.prepare_tokenizer(*where, watch.move, watch.wait)
+            else:
+                folder = stages.prepare_tokens(*where, workers, watch.move, watch.wait)
+        folders.append(str(folder))
+    talk.data({"stage": stage, "folders": folders})
+    for name in folders:
+        talk.say(f"{name}: {'the tokenizer' if stage == 'tokenizer' else 'the tokenizer and every part'}")
+
+
+def _estimates(talk: Talk, groups: Sequence[Group], runs_dir: Path, workers: int) -> None:
+    from lexarium.corpora.reading import free_space
+    from lexarium.studies.run import stores_dir
+    from lexarium.tokens.estimate import estimate
+
+    found = []
+    for data, _ in groups:
+        e = estimate(data.corpus, data.tokenizer, stores_dir(runs_dir))
+        e["seconds"] /= max(1, workers)
+        e["free"] = free_space(stores_dir(runs_dir))
+        found.append(e)
+        talk.say(f"{e['store']}: " + ("is there already" if e["finished"] else "would be made"))
+        talk.say(f"  text {e['size'] / 1e6:,.1f} MB in {e['parts']:,} parts, about {e['tokens']:,} tokens")
+        talk.say(f"  disk about {e['disk'] / 1e6:,.1f} MB of {e['free'] / 1e6:,.1f} MB free")
+        told = (
+            ""
+            if e["trained"]
+            else "; the tokenizer is not trained yet, a small one stood in, and its training is not counted"
+        )
+        who = f"{workers} processes" if workers > 1 else "one process"
+        talk.say(
+            f"  tokenising about {duration(e['seconds'])} with {who} (measured on {e['sample'] / 1e6:.1f} MB{told})"
+        )
+        if e["disk"] > e["free"]:
+            talk.say("  WARNING: the disk is too small")
+    talk.data({"estimates": found})
+
+
+class Watch:
+    """Progress of one preparation."""
+
+    def __init__(self, what: str, talk: Talk) -> None:
+        self._what, self._meter = what, Meter(f"{what}: reading", unit="documents", quiet=talk.quiet)
+        self._stage = ""
+
+    def __enter__(self) -> Watch:
+        self._meter.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._meter.__exit__(*error)
+
+    def move(self, tally: Tally) -> None:
+        """So much is done."""
+        meter = self._meter
+        if tally.stage != self._stage:
+            self._stage = tally.stage
+            if tally.total:
+                meter.restart("MB", round(tally.total / 1e6, 1))
+        if tally.stage == "tokens":
+            meter.what = f"{self._what}: tokenising"
+            done = round(tally.size / 1e6, 1) if tally.total else sum(tally.documents.values())
+            meter.move(done, f"{tally.tokens:,} tokens")
+        elif tally.stage == "tokenizer":
+            meter.what = f"{self._what}: training the tokenizer"
+            meter.move(round(tally.size / 1e6, 1) if tally.total else sum(tally.documents.values()))
+        else:
+            meter.say(f"{self._what}: comparing the splits")
+
+    def wait(self, message: str) -> bool:
+        """Another process builds the same store."""
+        self._meter.say(f"waiting: {message}")
+        return True
 
 
 def by_store(points: Sequence[Point]) -> list[list[Point]]:
@@ -59,33 +199,25 @@ def by_store(points: Sequence[Point]) -> list[list[Point]]:
     return list(groups.values())
 
 
-def build_store(config: RunConfig, runs_dir: Path, workers: int, talk: Talk) -> TokenStore:
-    """The token store of a run, built with progress if it is not there."""
-    from lexarium.cli.check import store_folder
+def build_store(data: RunConfig | DataConfig, runs_dir: Path, workers: int, talk: Talk) -> TokenStore:
+    """The token store of a corpus and a tokenizer, built with progress if it is not there."""
     from lexarium.studies.run import stores_dir
-    from lexarium.tokens.prepare import prepare as make_store
+    from lexarium.tokens import prepare as stages
     from lexarium.tokens.store import TokenStore
 
-    folder = store_folder(config, runs_dir)
+    corpus, tokenizer, root = data.corpus, data.tokenizer, stores_dir(runs_dir)
+    _, _, folder = stages.open_store_folder(corpus, tokenizer, root)
     if (folder / "manifest.json").exists():
         return TokenStore(folder)
-    start, done = time.monotonic(), dict[str, int]()
+    start = time.monotonic()
     talk.note(f"preparing {folder.name}")
-    with Meter(f"{config.corpus.type}: generating", unit="documents", quiet=talk.quiet) as meter:
-
-        def progress(split: str, documents: int, tokens: int) -> None:
-            done[split] = documents
-            meter.what = f"{config.corpus.type}: {split}"
-            meter.move(sum(done.values()), f"{tokens:,} tokens of {split}")
-
-        def wait(message: str) -> bool:
-            meter.say(f"waiting: {message}")
-            return True
-
-        store = make_store(config.corpus, config.tokenizer, stores_dir(runs_dir), workers, progress, wait)
-    seconds = time.monotonic() - start
+    with Watch(corpus.type, talk) as watch:
+        store = stages.prepare(corpus, tokenizer, root, workers, watch.move, watch.wait)
+    seconds = max(time.monotonic() - start, 1e-9)
     n = sum(entry["documents"] for entry in store.manifest["splits"].values())
-    talk.note(f"prepared {n:,} documents in {duration(seconds)} ({rate_text(n / max(seconds, 1e-9))}/s)")
+    size = sum(file["size"] for file in store.manifest.get("sources", {}).get("files", ()))
+    speed = f"{size / 1e6 / seconds:,.2f} MB" if size else rate_text(n / seconds)
+    talk.note(f"prepared {n:,} documents in {duration(seconds)} ({speed}/s)")
     return store
 
 
@@ -101,6 +233,8 @@ def _summary(store: TokenStore, members: Sequence[Point]) -> dict[str, Any]:
         "channels": m["channels"],
         "splits": splits,
         "overlap": m["overlap"],
+        "ngrams": m.get("overlap_details", {}).get("ngrams", {}),
+        "mended": m.get("mended", {}),
         "arms": _arms(store, members),
     }
 
@@ -129,5 +263,9 @@ def _print_store(talk: Talk, store: TokenStore, members: Sequence[Point]) -> Non
         talk.say("  no document is in two splits")
     elif shared:
         talk.table(["splits", "documents in both"], shared, "  ")
+    for pair, share in summary["ngrams"].items():
+        talk.say(f"  {share:.2%} of the stretches of 13 tokens of {pair}")
+    for what, n in summary["mended"].items():
+        talk.say(f"  mended: {n:,} {MENDED.get(what, what)}")
     arms = [[name, a["documents"], a["tokens"]] for name, a in summary["arms"].items()]
     talk.table(["arm", "documents of train", "tokens"], arms, "  ")

@@ -108,9 +108,10 @@ def _run(talk: Talk, what: str, runs_dir: Path, slices: bool, with_config: bool)
     if talk.as_json:
         return
     message = f": {found['message']}" if found["message"] else ""
-    total = config.get("train", {}).get("max_steps", found["max_steps"])
+    total = config.get("train", {}).get("max_steps") or found["max_steps"]
+    of = f" of {total:,}" if total else ""
     talk.say(f"{path}")
-    talk.say(f"{found['state']} at step {found['step']:,} of {total:,}, attempt {found['attempts']}{message}")
+    talk.say(f"{found['state']} at step {found['step']:,}{of}, attempt {found['attempts']}{message}")
     parts = [
         f"{kind} {config[kind]['type']}"
         for kind in registry.FOLDERS

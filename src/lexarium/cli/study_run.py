@@ -98,7 +98,7 @@ def _dry_run(talk: Talk, points: Sequence[Point], runs_dir: Path) -> int:
     rows = []
     for point in {p.run: p for p in points}.values():
         state = state_of(runs_dir / point.run, point.config.train.max_steps)
-        rows.append([state["state"], state["step"], point.config.train.max_steps, point.name, point.run])
+        rows.append([state["state"], state["step"], state["max_steps"], point.name, point.run])
     talk.table(["state", "step", "of", "run", "directory"], rows)
     todo = sum(row[0] != "done" for row in rows)
     talk.say(f"{len(rows)} runs, {todo} to train")
@@ -182,7 +182,8 @@ def _train(work: Work, todo: Sequence[str], options: Options, flag: StopFlag, ta
     steps: dict[str, int] = {}
     for name in todo:
         point, run = work.point(name), work.runs[name]
-        jobs[run.path] = Job(run.path, point.name, point.config.train.max_steps, point.parent)
+        of = point.config.train.max_steps or run.parts().max_steps
+        jobs[run.path] = Job(run.path, point.name, of, point.parent)
         steps[name] = state_of(run.path)["step"]
     plan, n = _teams(work, todo, options)
     for note in plan.notes:

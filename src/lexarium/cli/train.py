@@ -109,12 +109,12 @@ def fit(run: Run, requeue_after: float | None, retry: bool, talk: Talk, world: W
     flag = StopFlag(requeue_after)
     loss = LastLoss(run.path)
     first = True
-    with Meter("training", run.config.train.max_steps, quiet=not world.main) as meter:
+    with Meter("training", run.config.train.max_steps or 0, quiet=not world.main) as meter:
 
         def progress(step: int) -> None:
             nonlocal first
             if first:
-                meter.start_from(step)
+                meter.start_from(step, run.config.train.max_steps or run.files.status()["max_steps"])
             first = False
             meter.move(step, loss.text())
 

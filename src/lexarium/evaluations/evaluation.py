@@ -24,13 +24,17 @@ class EvaluationConfig(ComponentConfig):
     items: bool = outside_identity(True)
     """Keep the per-item table of the last step (of every step: `lexarium evaluate RUN --step S`)."""
 
-    def due(self, step: int, max_steps: int) -> bool:
-        """Whether the evaluation runs at a step."""
+    def due(self, step: int, max_steps: int | None) -> bool:
+        """Whether the evaluation runs at a step; max_steps None = the last step is not known."""
         return step == max_steps or step in self.at or bool(self.every and step % self.every == 0)
 
 
 class Evaluation(Protocol):
-    """Asks a scorer and answers with numbers and a per-item table."""
+    """Asks a scorer and answers with numbers and a per-item table.
+
+    Two things it may have beside these: `items_at_every_step = True`, where its table is what it is for, and
+    `log_line(result) -> str`, one line for the log of a run in training.
+    """
 
     asks: frozenset[str]
     """The scorer's questions it uses: token_scores, next_scores, generate, hidden."""

@@ -111,9 +111,8 @@ class WindowLoss:
         items: dict[str, list[Any]],
     ) -> None:
         """`view`: name of the direction asked in, "" when there is one."""
-        table = scorer.tokenizer
-        byte_lengths = getattr(table, "byte_lengths", None)
-        sizes = None if byte_lengths is None else np.asarray(byte_lengths())
+        byte_lengths = getattr(scorer.tokenizer, "byte_lengths", lambda: None)()  # None: ids without a text
+        sizes = None if byte_lengths is None else np.asarray(byte_lengths)
         digest, positions, n_windows, n_bytes = hashlib.blake2b(digest_size=6), None, 0, 0
         for block, documents in self._blocks(split, scorer):
             ids = block.ids.astype("<u4").reshape(len(block), -1)

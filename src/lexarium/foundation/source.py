@@ -8,7 +8,7 @@ that an error found much later can name it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,38 @@ def _construct(
 def write_yaml(data: Mapping[str, Any]) -> str:
     """YAML text that `parse_yaml`, and any reader of YAML 1.1, reads back equal."""
     return yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def annotated_yaml(data: Mapping[str, Any], where: Callable[[Place], str]) -> str:
+    """YAML text of nested data; `where(place)` stands as a comment behind every value that it says something of."""
+    return "".join(f"{line}\n" for line in _lines(data, where))
+
+
+def _lines(data: Any, where: Callable[[Place], str], place: Place = (), indent: str = "") -> list[str]:
+    """YAML lines of nested data; leaves carry the origin."""
+    found = []
+    items = data.items() if isinstance(data, dict) else [("-", value) for value in data]
+    for i, (key, value) in enumerate(items):
+        here = (*place, key if isinstance(data, dict) else i)
+        head = f"{indent}{_flow(key)}:" if isinstance(data, dict) else f"{indent}-"
+        nested = isinstance(value, dict) or (
+            isinstance(value, list) and any(isinstance(v, dict) for v in value)
+        )
+        if not value or not nested:
+            origin = where(here)
+            found.append(f"{head} {_flow(value)}" + (f"  # {origin}" if origin else ""))
+        elif isinstance(data, dict):
+            found += [head, *_lines(value, where, here, indent + "  ")]
+        else:  # an item of a list: its first line follows the dash
+            first, *rest = _lines(value, where, here, indent + "  ")
+            found += [f"{head} {first.strip()}", *rest]
+    return found
+
+
+def _flow(value: Any) -> str:
+    """A value on one line of YAML."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).strip()
+    return text.removesuffix("\n...").strip()
 
 
 # --- overrides --------------------------------------------------------------------------------------

@@ -76,8 +76,38 @@ class Document:
     channels: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of a corpus that can be read without the others: in another process, again after an interruption.
+
+    `name` says to people what it is; `size` is in bytes, for progress; `where` is how the corpus finds it.
+    """
+
+    name: str
+    size: int
+    where: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPart:
+    """Ids of one split that exist already: in a file, from byte `offset` on, as `dtype`; or, with offset None, to be
+    copied. ids (n,) integers; documents (k + 1,) int64: where each begins, and n."""
+
+    path: str
+    offset: int | None
+    dtype: str
+    ids: np.ndarray
+    documents: np.ndarray
+
+
 class Corpus(Protocol):
-    """What every corpus offers. A class in `corpora/` with `kind = "corpus"` is found by its `name`."""
+    """What every corpus offers. A class in `corpora/` with `kind = "corpus"` is found by its `name`.
+
+    A corpus of any size also offers `parts() -> list[Part]` and `read(part, counts) -> Iterator[tuple[str, Document]]`,
+    the documents of a part with the split of each; `counts` (name -> number) takes up what was mended on the way.
+    Then `documents(split)` gives the same, part after part. `record() -> dict` is what its store's manifest
+    keeps about it. A corpus of ids that were made before offers `token_parts(split) -> Iterator[TokenPart]` instead.
+    """
 
     config: ComponentConfig
 

@@ -54,19 +54,19 @@ class Pace:
 
     def __init__(
         self,
-        totals: Mapping[str, int],
-        initial: Mapping[str, int] | None = None,
+        totals: Mapping[str, float],
+        initial: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
         resumes: bool = False,
     ) -> None:
         self.totals = dict(totals)
-        self.done = {name: (initial or {}).get(name, 0) for name in totals}
+        self.done: dict[str, float] = {name: (initial or {}).get(name, 0) for name in totals}
         self._found = dict(self.done)
         self._waiting = set(totals) if resumes else set()
         self._resumes = resumes
         self._clock, self._first, self._last = clock, clock(), clock()
 
-    def move(self, name: str, done: int) -> None:
+    def move(self, name: str, done: float) -> None:
         """`name` has come so far."""
         self._last = self._clock()
         if self._resumes and len(self._waiting) == len(self.totals):
@@ -77,12 +77,12 @@ class Pace:
         self.done[name] = done
 
     @property
-    def total(self) -> int:
+    def total(self) -> float:
         """All work."""
         return sum(self.totals.values())
 
     @property
-    def sum(self) -> int:
+    def sum(self) -> float:
         """Work done."""
         return sum(self.done.values())
 
@@ -167,11 +167,19 @@ class Meter:
             self._task = self._bar.add_task(self.what, total=total, completed=self.pace.sum, text="")
         return self
 
-    def start_from(self, done: int) -> None:
-        """Work turns out to be done already."""
-        self.pace = Pace({"": self.pace.total}, {"": done}, self._clock)
+    def start_from(self, done: int, total: int | None = None) -> None:
+        """Work turns out to be done already, and to be so much in all (empty = what was said before)."""
+        self.pace = Pace({"": total or self.pace.total}, {"": done}, self._clock)
+        if self._bar is not None:
+            self._bar.update(self._task, total=self.pace.total or None)
 
-    def move(self, done: int, note: str = "") -> None:
+    def restart(self, unit: str, total: float) -> None:
+        """Another piece of work begins, counted in another unit."""
+        self.unit, self.pace = unit, Pace({"": total}, {"": 0}, self._clock)
+        if self._bar is not None:
+            self._bar.update(self._task, total=total or None, completed=0)
+
+    def move(self, done: float, note: str = "") -> None:
         """So much is done; `note` stands behind the numbers."""
         self.pace.move("", done)
         if self.quiet:

@@ -12,7 +12,7 @@ import torch
 from lexarium.evaluations.evaluation import EvaluationData
 from lexarium.evaluations.scorer import Scorer
 from lexarium.foundation import registry, rng
-from lexarium.foundation.files import Damaged, read_json, write_atomic, write_json
+from lexarium.foundation.files import Damaged, read_json, write_json
 from lexarium.foundation.types import Result, UserError
 from lexarium.models.build import build_model
 from lexarium.studies.run import refuse_changes
@@ -21,7 +21,7 @@ from lexarium.studies.run_files import PROVENANCE
 from lexarium.tokens.loader import Loader
 from lexarium.tokens.prepare import open_tokenizer, prepare
 from lexarium.tokens.store import TokenStore
-from lexarium.tokens.tokenizers import FILE, is_tokenizer_file
+from lexarium.tokens.tokenizers import FILE, copy_tokenizer, is_tokenizer_file
 from lexarium.training import checkpoint
 from lexarium.training.host import settle
 from lexarium.training.parallel import World, choose_device
@@ -60,7 +60,7 @@ class Parts:
         store = prepare(self.config.corpus, self.config.tokenizer, self._stores, wait=wait)
         copy = self._run / FILE
         if not copy.exists():
-            write_atomic(copy, (store.folder / FILE).read_bytes())
+            copy_tokenizer(store.folder, self._run)
             data = {"store": store.folder.name, "vocabulary": store.manifest["vocabulary"]}
             write_json(self._run / PROVENANCE, {**read_json(self._run / PROVENANCE), "data": data})
         mine = open_tokenizer(self.config.tokenizer, self._run)
@@ -116,6 +116,12 @@ class Parts:
             world_size=world.size,
             workers=c.plan.workers,
         )
+
+    @cached_property
+    def max_steps(self) -> int:
+        """Updates of the run; those of `train.epochs` follow from the data."""
+        train = self.config.train
+        return train.max_steps or train.steps(self.loader(World(), keyed=False).examples_per_epoch)
 
     def evaluation_data(self) -> EvaluationData:
         """What the run's evaluations may look at."""

@@ -48,7 +48,7 @@ class Recorder:
     def boundary(self, trainer: Trainer) -> bool:
         """Log when due; never asks to stop."""
         step, config = trainer.step, trainer.config
-        if step % config.log_every == 0 or step == config.max_steps:
+        if step % config.log_every == 0 or step == trainer.max_steps:
             self.flush(trainer)
         elif trainer.odd:
             self._report(trainer)
@@ -78,9 +78,7 @@ class Recorder:
     def _log(self, trainer: Trainer) -> None:
         self.lock.check()
         step, window, last = trainer.step, trainer.window, trainer.step - 1
-        lr = trainer.program.optimizer.param_groups[0]["base_lr"] * trainer._lr_scale(
-            last, trainer.config.max_steps
-        )
+        lr = trainer.program.optimizer.param_groups[0]["base_lr"] * trainer._lr_scale(last, trainer.max_steps)
         means = window.means()
         self.files.record(
             METRICS,
@@ -133,7 +131,7 @@ class Evaluator:
 
     def boundary(self, trainer: Trainer) -> bool:
         """Evaluate what is due at this step; never asks to stop."""
-        self.evaluate(trainer, trainer.step == trainer.config.max_steps)
+        self.evaluate(trainer, trainer.step == trainer.max_steps)
         return False
 
     def evaluate(self, trainer: Trainer, last: bool) -> None:
@@ -162,8 +160,12 @@ class Saver:
     def boundary(self, trainer: Trainer) -> bool:
         """Save when due; never asks to stop."""
         old = self.config.minutes > 0 and time.monotonic() - self._time > 60 * self.config.minutes
-        if self.world.any(old, trainer.program.device) or self.config.permanent(
-            trainer.step, trainer.config.max_steps
+        step, rolling = trainer.step, self.config.rolling
+        due = bool(rolling and step and step % rolling == 0)
+        if (
+            self.world.any(old, trainer.program.device)
+            or due
+            or self.config.permanent(step, trainer.max_steps)
         ):
             self.save(trainer)
         return False
@@ -174,7 +176,7 @@ class Saver:
         if self.world.main and not path.exists():
             program = trainer.program
             checkpoint.write(path, program.step.model, program.optimizer, trainer.state(), self.lock.check)
-            checkpoint.prune(self.files.path, self.config, trainer.config.max_steps)
+            checkpoint.prune(self.files.path, self.config, trainer.max_steps)
         self._time = time.monotonic()
         self.world.barrier()
 

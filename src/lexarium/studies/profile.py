@@ -219,7 +219,7 @@ def _roofline(trainer: Trainer, seconds: float, steps: list[int], tick: Callable
     program, precision = trainer.program, trainer.config.precision
     rows: list[tuple[float, ...]] = []
     for step in steps:
-        trainer.step = step % trainer.config.max_steps
+        trainer.step = step % trainer.max_steps
         rows.append(_needs(trainer, trainer.batches()))
         tick()
     operations, moved, computed, real, predicted = (

@@ -299,7 +299,7 @@ class Attempt:
             self.run.files.set_status(
                 state=RUNNING,
                 attempts=self.number,
-                max_steps=self.run.config.train.max_steps,
+                max_steps=self.run.config.train.max_steps or self._before["max_steps"],
                 message="",
             )
         return self

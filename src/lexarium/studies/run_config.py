@@ -83,6 +83,13 @@ def _default(kind: str, name: str) -> Any:
     return lambda: registry.find(kind, name).Config()
 
 
+class DataConfig(Config):
+    """A corpus and a tokenizer: what a token store is made of."""
+
+    corpus: component("corpus")  # type: ignore[valid-type]
+    tokenizer: component("tokenizer")  # type: ignore[valid-type]
+
+
 class RunConfig(Config):
     """One point. Every default is written out in the run's `config.yaml`."""
 
@@ -228,8 +235,14 @@ def check_splits(config: RunConfig) -> None:
     """Raise Incompatible when an evaluation looks at a split that the corpus does not have."""
     corpus: Any = registry.find("corpus", config.corpus.type)
     splits = corpus(config.corpus).splits if config.evaluations else ()
+    if hasattr(registry.find("packing", config.packing.type), "held_out_windows"):
+        splits = (*splits, "val")  # the packing's own
+    kept = hasattr(registry.find("packing", config.packing.type), "held_out_windows")
     for evaluation in config.evaluations:
+        windows = getattr(registry.find("evaluation", evaluation.type), "windows", False)
         for split in splits_of(evaluation):
+            if split == "val" and kept and windows:  # the packing's own
+                continue
             if split not in splits:
                 near = difflib.get_close_matches(split, splits, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -63,6 +63,8 @@ class Session:
             step is None,
             attempt.say,
         )
+        if world.main and self.config.train.max_steps is None:
+            self.run.files.set_status(max_steps=self.trainer.max_steps)
         self._record_plan(cohort)
         self._used: tuple[float, float] | tuple[()] | None = None
         self._resume(step, skipped)
@@ -161,7 +163,7 @@ class Session:
 
         def due(step: int, last: bool) -> list[str]:
             return [
-                evaluation_name(e) for e in config.evaluations if last or e.due(step, config.train.max_steps)
+                evaluation_name(e) for e in config.evaluations if last or e.due(step, self.trainer.max_steps)
             ]
 
         history = lambda step: series(run.files, config.stop_when.metric, step) if config.stop_when else []
@@ -186,7 +188,8 @@ class Session:
         run, parts, program = self.run, self.parts, self.trainer.program
         evaluation = run.evaluation(name)
         asked = evaluation_identity(evaluation)
-        wants_items = evaluation.items and last
+        built = self._built[name]
+        wants_items = evaluation.items and (last or getattr(built, "items_at_every_step", False))
         table = run.files.evaluation_file(name, step).with_suffix(".parquet")
         if run.files.evaluated(name, step, asked) and (table.exists() or not wants_items):
             return
@@ -199,7 +202,7 @@ class Session:
             self.config.train.precision,
         )
         try:
-            result = self._built[name].run(scorer, run.key(name, step))
+            result = built.run(scorer, run.key(name, step))
         except Exception:
             if self.world.size == 1 and self.trainer.step:  # the others would wait for ever
                 # a broken evaluation must not cost the steps since the last checkpoint
@@ -207,6 +210,8 @@ class Session:
             raise
         self.attempt.lock.check()
         run.files.write_evaluation(name, step, result, asked, items=wants_items)
+        if hasattr(built, "log_line"):
+            self.attempt.say(f"{run.path.name}: step {step:,}: {name}: {built.log_line(result)}")
 
     # -- training ------------------------------------------------------------------------------------
 
@@ -229,7 +234,7 @@ class Session:
         state = DONE if finished or early else PREEMPTED
         if self.world.main:
             message = "" if state == DONE else self.flag.reason or "another process asked to stop"
-            if early and trainer.step < trainer.config.max_steps:
+            if early and trainer.step < trainer.max_steps:
                 message = f"stop_when ended training at step {trainer.step}"
             run.files.event(state, step=trainer.step, message=message)
             run.files.set_status(state=state, step=trainer.step, message=message)
@@ -273,6 +278,7 @@ def build_trainer(
         say=say,
     )
     schedule = make("schedule", config.schedule)
-    trainer = Trainer(program, loader.batches, schedule.scale, train, [])
+    steps = train.steps(loader.examples_per_epoch)
+    trainer = Trainer(program, loader.batches, schedule.scale, train, [], steps)
     trainer.choice = choice
     return trainer, loader

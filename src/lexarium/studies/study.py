@@ -260,6 +260,11 @@ class Study:
         changes, found = flatten(content), []
         for parent, step in itertools.product(parents, start.steps):
             limit = parent.config.train.max_steps
+            if limit is None:
+                raise ConfigError(
+                    f"stages.{stage}.start.steps: whether {parent.name} comes to step {step} is not known before its"
+                    f" data are, because its length is train.epochs; give it train.max_steps"
+                )
             if step > limit:
                 raise ConfigError(
                     f"stages.{stage}.start.steps: {step} is beyond max_steps {limit} of {parent.name}"

@@ -5,10 +5,9 @@ On disk, below `<corpus>-<tokenizer>-<hash10>/`:
     tokenizer.json
     <split>/part-00000.{ids,docs,<channel>}.npy   token ids, document offsets (n+1), one file per channel
     <split>/part-00000.fields.parquet             one row per document
-    <split>/part-00000.json                       the part's own manifest: its files with size and sha256
     manifest.json                                 identities, counts and parts; written last
 
-Ids are uint16 up to 65,536 base ids, else uint32. Everything is read through memory maps, so opening a
+Ids are uint16 up to 65,536 base ids, else uint32; those of token files stay where they are (`in_place.py`). Everything is read through memory maps, so opening a
 store costs the same whatever its size. `View` selects documents by conditions on fields; it copies no
 tokens.
 """
@@ -27,6 +26,7 @@ from pydantic import Field, field_validator
 from lexarium.foundation.config import Config
 from lexarium.foundation.files import MANIFEST, Damaged, read_json, sha256_file
 from lexarium.foundation.types import FieldValue, UserError
+from lexarium.tokens import in_place
 
 Condition = dict[str, Any]
 """field -> value, list of values, or {min, max}; all entries must hold."""
@@ -115,12 +115,17 @@ class Joined:
 class Split:
     """One split of a store: documents by number, memory-mapped."""
 
-    def __init__(self, folder: Path, name: str, parts: Sequence[str], channels: Sequence[str]) -> None:
-        self.folder, self.name, self.parts, self.channel_names = folder, name, list(parts), list(channels)
-        counts = []
+    def __init__(
+        self, folder: Path, name: str, entries: Sequence[Mapping[str, Any]], channels: Sequence[str]
+    ) -> None:
+        """`entries`: what the manifest says of the parts."""
+        self.folder, self.name, self.channel_names = folder, name, list(channels)
+        self.parts = [str(entry["name"]) for entry in entries]
+        counts, maps = [], dict[str, np.ndarray]()
         self._ids, self._docs, self._channels = [], [], []
-        for part in self.parts:
-            self._ids.append(self._map(f"{part}.ids.npy"))
+        for part, entry in zip(self.parts, entries, strict=True):
+            given = "in_place" in entry
+            self._ids.append(in_place.ids_of(dict(entry), maps) if given else self._map(f"{part}.ids.npy"))
             self._docs.append(self._map(f"{part}.docs.npy"))
             self._channels.append({c: self._map(f"{part}.{c}.npy") for c in self.channel_names})
             counts.append(len(self._docs[-1]) - 1)
@@ -261,8 +266,9 @@ class Split:
         manifest = read_json(self.folder / MANIFEST)
         known: set[Any] = set()
         for split, entry in manifest["splits"].items():
-            parts = [part["name"] for part in entry["parts"]]
-            values = Split(self.folder, split, parts, manifest["channels"]).fields.get(name, np.empty(0))
+            values = Split(self.folder, split, entry["parts"], manifest["channels"]).fields.get(
+                name, np.empty(0)
+            )
             known |= set(np.unique(values.astype(str) if values.dtype.kind == "O" else values).tolist())
         return levels <= known
 
@@ -343,9 +349,7 @@ class TokenStore:
             raise UserError(f"the corpus has no split {name!r}; it has {', '.join(self.splits)}")
         if name not in self._splits:
             entry = self.manifest["splits"][name]
-            self._splits[name] = Split(
-                self.folder, name, [p["name"] for p in entry["parts"]], self.manifest["channels"]
-            )
+            self._splits[name] = Split(self.folder, name, entry["parts"], self.manifest["channels"])
         return self._splits[name]
 
     def view(self, name: str, config: ViewConfig | None = None) -> View:
@@ -373,6 +377,8 @@ class TokenStore:
         """Compare every file with its checksum; raises Damaged, naming the file."""
         for name, entry in self.manifest["splits"].items():
             for part in entry["parts"]:
+                if "in_place" in part:
+                    in_place.check(part, read=True)
                 for file, expected in part["files"].items():
                     path = self.folder / name / file
                     if not path.exists():

@@ -1,4 +1,10 @@
-"""Text to ids and back, over closed vocabularies, saved in the `tokenizers` file format.
+"""Text to ids and back: what every tokenizer offers, and closed vocabularies of words and characters.
+
+A tokenizer has `vocab_size`, `roles` (special tokens among its ids; `pad` is always there), `encode(text)`: ids and the
+first character of each, `encode_ids(text)`: the same ids, faster, `decode(ids)`, `id(symbol)`, `joiner` (what stands
+between tokens), `byte_lengths()`: bytes of text that each id stands for, `fingerprint()`. `train(corpus)` makes it,
+`dump()` is its file in the format of `tokenizers`, `files()` what it keeps beside that, `load(folder)` reads it.
+Subword tokenizers are in `bpe.py` and `pieces.py`, those without training in `given.py`.
 
 `word` splits at white space, `character` at every character. A vocabulary is `<pad>` (id 0) followed by
 the distinct symbols of ALL splits of the corpus, before any filter, in code-point order, together with
@@ -18,15 +24,46 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lexarium.foundation.config import ComponentConfig
-from lexarium.foundation.files import Damaged, dumps, read_json, sha256_json
+from lexarium.foundation.files import Damaged, dumps, read_json, sha256_json, write_atomic
 from lexarium.foundation.types import Corpus, UserError
 
 PAD = "<pad>"
 FILE = "tokenizer.json"
+
+
+CONFIG_FILE = "tokenizer_config.json"
+FILES = (FILE, CONFIG_FILE, "tokenizer.model", "training.json")
+"""Everything a tokenizer may keep in a folder."""
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer's files, the one that says it is there last; transformers loads the folder too."""
+    special = getattr(tokenizer, "special_tokens", {"pad_token": PAD})
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **special}
+    for name, content in {CONFIG_FILE: dumps(config), **getattr(tokenizer, "files", dict)()}.items():
+        write_atomic(folder / name, content)
+    write_atomic(folder / FILE, tokenizer.dump())
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy a tokenizer's files, the one that says it is there last."""
+    for name in reversed(FILES):
+        if (source / name).exists():
+            write_atomic(target / name, (source / name).read_bytes())
+
+
+def first_characters(text: str, lengths: np.ndarray) -> np.ndarray:
+    """(L,) int64: the character in which each token begins, tokens being (L,) bytes long; together they are the text."""
+    starts = np.cumsum(lengths) - lengths
+    if text.isascii():
+        return starts
+    data = np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
+    return (np.cumsum((data & 0xC0) != 0x80) - 1)[starts]
 
 
 @dataclass(frozen=True)
@@ -46,7 +83,7 @@ class Roles:
         return Roles({**self.ids, **{role: size + i for i, role in enumerate(new)}}, size + len(new))
 
 
-def assign_roles(tokenizer: Vocabulary, wanted: Sequence[str]) -> Roles:
+def assign_roles(tokenizer: Any, wanted: Sequence[str]) -> Roles:
     """Ids for the wanted roles: the tokenizer's own where it has one, else new ids after the base."""
     return Roles(dict(tokenizer.roles), tokenizer.vocab_size).extended(wanted)
 
@@ -155,6 +192,15 @@ class Vocabulary:
         except KeyError as error:
             raise UserError(self._unknown(str(error.args[0]), text)) from None
         return np.array(ids, dtype=np.int64), np.array([start for _, start in pieces], dtype=np.int64)
+
+    def encode_ids(self, text: str) -> np.ndarray:
+        """ids (L,) int64."""
+        return self.encode(text)[0]
+
+    def byte_lengths(self) -> np.ndarray:
+        """(vocab_size,) int64: bytes of text behind each id, the joiner before it included; 0 for padding."""
+        found = [len(symbol.encode("utf-8")) + len(self.joiner) for symbol in self.symbols]
+        return np.array([0, *found[1:]], dtype=np.int64)
 
     def _unknown(self, symbol: str, text: str) -> str:
         near = difflib.get_close_matches(symbol, self.symbols, n=1)

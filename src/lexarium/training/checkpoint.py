@@ -37,8 +37,10 @@ class CheckpointConfig(Config):
     """Permanent checkpoints at these steps."""
     log_spaced: int = outside_identity(0, ge=0)
     """Permanent checkpoints at this many steps spaced evenly in log scale from 1 to max_steps."""
+    rolling: int = outside_identity(0, ge=0)
+    """Rolling checkpoint every so many steps; 0 = none."""
     minutes: float = outside_identity(10.0, ge=0)
-    """Rolling checkpoint after so many minutes; 0 = none. The last step is always saved."""
+    """Rolling checkpoint after so many minutes, too; 0 = none. The last step is always saved."""
     keep: int = outside_identity(1, ge=1)
     """Rolling checkpoints kept."""
 

@@ -134,7 +134,7 @@ class Cohort:
         self._columns = {k: column(r.columns()[k] for r in rules) for k in rules[0].columns()}
         for row, program in enumerate(self._alone):
             self._adopt(row, program)
-        self._columns["weight_decay"] = self._columns["weight_decay"].to(self._dtype) * self._decays(first)
+        self._columns["weight_decay"] = self._decays()
         self._parameters = {name: self._leaf(name) for name in self._places}
         self._constants = self._stack_constants()
 
@@ -167,12 +167,16 @@ class Cohort:
             )
         self._steps[row] = counts.pop()
 
-    def _decays(self, step: TrainStep) -> Tensor:
-        """(P,) 1 where weight decay reaches: matrices and embeddings (see `optimizers.groups`)."""
-        mask = torch.zeros_like(self._weight[0])
-        for start, shape in self._places.values():
-            mask[start : start + shape.numel()] = float(len(shape) >= 2)
-        return mask
+    def _decays(self) -> Tensor:
+        """(M, P): the weight decay of every weight, as its member's parameter groups have it."""
+        found = torch.zeros_like(self._weight)
+        for row, program in enumerate(self._alone):
+            own = program.optimizer.param_groups
+            rate = {id(p): group.get("weight_decay", 0.0) for group in own for p in group["params"]}
+            for name, parameter in program.step.named_parameters():
+                if name in self._places:
+                    self._view(found, row, name).fill_(rate[id(parameter)])
+        return found
 
     def _leaf(self, name: str) -> nn.Parameter:
         """(M, *shape): one parameter of all members; its gradient is a part of the gradient matrix."""

@@ -1,9 +1,9 @@
 """Optimisers: torch's own, with decay groups chosen by what a parameter is.
 
 Weight decay applies to parameters of two or more dimensions (matrices and embeddings) and not to biases
-and norm gains. (The hierarchical-generalization code base looks for "LayerNorm.weight" among modules
-called norm1 and norm2, so its decay, where used, would reach norm gains too.) `fused` kernels are taken
-where the library has them for the device.
+and norm gains, unless `adamw` is told `decay: all`. (The hierarchical-generalization code base looks for
+"LayerNorm.weight" among modules called norm1 and norm2, so its decay, where used, would reach norm gains
+too.) `fused` kernels are taken where the library has them for the device.
 
 An optimizer that cohorts may use also has its rule in stacked form: `stacked_state`, the quantities it keeps per
 weight, `stacked_count`, whether it keeps the number of updates as `step`, `columns`, its options of a parameter
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -27,11 +27,12 @@ Named = Iterable[tuple[str, nn.Parameter]]
 Columns = Mapping[str, Tensor]
 
 
-def groups(parameters: Named, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups with and without decay, each in the order given."""
+def groups(parameters: Named, weight_decay: float, decay: str = "matrices") -> list[dict[str, Any]]:
+    """Parameter groups with and without decay, each in the order given. decay: `matrices` or `all`."""
+    reached = lambda p: decay == "all" or p.ndim >= 2
     named = list(parameters)
-    with_decay = [p for _, p in named if p.ndim >= 2]
-    without = [p for _, p in named if p.ndim < 2]
+    with_decay = [p for _, p in named if reached(p)]
+    without = [p for _, p in named if not reached(p)]
     found = [{"params": with_decay, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
     return [g for g in found if g["params"]]
 
@@ -65,6 +66,8 @@ class AdamW:
         betas: tuple[float, float] = (0.9, 0.999)
         eps: float = Field(1e-8, gt=0)
         weight_decay: float = Field(0.0, ge=0)
+        decay: Literal["matrices", "all"] = "matrices"
+        """What weight decay reaches: matrices and embeddings, or all parameters (the library's own habit)."""
 
     stacked_state, stacked_count = ("exp_avg", "exp_avg_sq"), True
 
@@ -94,7 +97,7 @@ class AdamW:
         """The torch optimiser over named parameters."""
         c = self.config
         return without_compiler(torch.optim.AdamW)(
-            groups(parameters, c.weight_decay),
+            groups(parameters, c.weight_decay, c.decay),
             lr=c.lr,
             betas=c.betas,
             eps=c.eps,

@@ -127,7 +127,7 @@ class Times:
 
 def advance(trainer: Trainer) -> None:
     """One step; after the last one of the run comes the first."""
-    if trainer.step >= trainer.config.max_steps:
+    if trainer.step >= trainer.max_steps:
         rewind(trainer)
     trainer.advance()
 

@@ -1,8 +1,8 @@
 """Learning-rate schedules: pure functions of the step, with no state to save.
 
 `scale(step, max_steps)` multiplies the optimiser's learning rate for update number `step` (counted from
-0). Warm-up rises linearly and reaches 1 at update `warmup_steps - 1`, so no update is spent at rate 0;
-decays reach their floor just after the last update.
+0). Warm-up rises linearly and reaches 1 at update `warmup_steps - 1`, so no update is spent at rate 0 (with the
+option `start` it rises from there and reaches 1 one update later); decays reach their floor just after the last update.
 """
 
 from __future__ import annotations
@@ -19,10 +19,17 @@ class WarmupConfig(ComponentConfig):
     """Options every schedule has."""
 
     warmup_steps: int = Field(0, ge=0)
+    start: float | None = Field(None, ge=0, le=1)
+    """Fraction of the peak at the first update of the warm-up, which then reaches 1 at update `warmup_steps`; empty =
+    the first update stands at 1 / warmup_steps, and update `warmup_steps - 1` at 1."""
 
 
-def _warmup(step: int, warmup_steps: int) -> float:
-    return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+def _warmup(config: WarmupConfig, step: int) -> float:
+    if step >= config.warmup_steps:
+        return 1.0
+    if config.start is None:
+        return (step + 1) / config.warmup_steps
+    return config.start + (1 - config.start) * step / config.warmup_steps
 
 
 def _progress(step: int, warmup_steps: int, max_steps: int) -> float:
@@ -45,7 +52,7 @@ class Constant:
 
     def scale(self, step: int, max_steps: int) -> float:
         """1 after warm-up."""
-        return _warmup(step, self.config.warmup_steps)
+        return _warmup(self.config, step)
 
 
 class Linear:
@@ -65,9 +72,7 @@ class Linear:
     def scale(self, step: int, max_steps: int) -> float:
         """1 - (1 - floor) * progress."""
         c = self.config
-        return _warmup(step, c.warmup_steps) * (
-            1 - (1 - c.floor) * _progress(step, c.warmup_steps, max_steps)
-        )
+        return _warmup(c, step) * (1 - (1 - c.floor) * _progress(step, c.warmup_steps, max_steps))
 
 
 class Cosine:
@@ -88,7 +93,7 @@ class Cosine:
         """floor + (1 - floor) * (1 + cos(pi * progress)) / 2."""
         c = self.config
         wave = (1 + math.cos(math.pi * _progress(step, c.warmup_steps, max_steps))) / 2
-        return _warmup(step, c.warmup_steps) * (c.floor + (1 - c.floor) * wave)
+        return _warmup(c, step) * (c.floor + (1 - c.floor) * wave)
 
 
 class InverseSqrt:
@@ -105,9 +110,9 @@ class InverseSqrt:
         self.config = config
 
     def scale(self, step: int, max_steps: int) -> float:
-        """min((s + 1) / w, sqrt(w / (s + 1)))."""
+        """The warm-up, then sqrt(w / (s + 1))."""
         w = max(1, self.config.warmup_steps)
-        return min((step + 1) / w, math.sqrt(w / (step + 1)))
+        return _warmup(self.config, step) if step < self.config.warmup_steps else math.sqrt(w / (step + 1))
 
 
 class WarmRestarts:
@@ -132,13 +137,45 @@ class WarmRestarts:
         """floor + (peak_decay**cycle - floor) * (1 + cos(pi * share of the cycle)) / 2."""
         c = self.config
         if step < c.warmup_steps:
-            return _warmup(step, c.warmup_steps)
+            return _warmup(c, step)
         done, cycle, length = step - c.warmup_steps, 0, c.period
         while done >= length:
             done, cycle = done - length, cycle + 1
             length = round(c.period * c.factor**cycle)
         peak = max(c.floor, c.peak_decay**cycle)
         return c.floor + (peak - c.floor) * (1 + math.cos(math.pi * done / length)) / 2
+
+
+class CosineRestarts:
+    """Cosine cycles of equal length, each whole cycle `shrink` times as high as the one before, its floor too."""
+
+    kind, name, version = "schedule", "cosine_restarts", 1
+
+    class Config(WarmupConfig):
+        """Options of `cosine_restarts`."""
+
+        type: str = "cosine_restarts"
+        period: int = Field(gt=0)
+        """Updates of a cycle, after warm-up."""
+        shrink: float = Field(1.0, gt=0, le=1)
+        """Height of each cycle, peak and floor, relative to the one before."""
+        start: float = Field(0.001, ge=0, le=1)
+        """Fraction of the peak at the first update of the warm-up, which reaches 1 at update `warmup_steps`."""
+        floor: float = Field(0.0, ge=0, le=1)
+        """Fraction of the peak at which the first cycle ends."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def scale(self, step: int, max_steps: int) -> float:
+        """shrink**n * [floor + (1 - floor) * (1 + cos(pi * r / period)) / 2], r updates into cycle n (`CosineWarmup`
+        of torchEnhanced with T_mult = 1, divided by the peak rate; step = updates done)."""
+        c = self.config
+        if step < c.warmup_steps:
+            return _warmup(c, step)
+        cycle, done = divmod(step - c.warmup_steps, c.period)
+        wave = (1 + math.cos(math.pi * done / c.period)) / 2
+        return float(c.shrink**cycle * (c.floor + (1 - c.floor) * wave))
 
 
 class WarmupStableDecay:
@@ -163,4 +200,4 @@ class WarmupStableDecay:
         length = max(1, round(c.decay_fraction * max_steps))
         share = min(1.0, max(0, step - (max_steps - length)) / length)
         decay = share if c.shape == "linear" else math.sqrt(share)
-        return _warmup(step, c.warmup_steps) * (1 - (1 - c.floor) * decay)
+        return _warmup(c, step) * (1 - (1 - c.floor) * decay)

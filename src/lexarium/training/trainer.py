@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Literal, Protocol
 
 from pydantic import Field, model_validator
@@ -27,8 +28,10 @@ from lexarium.training.program import AHEAD, Program, StepResult
 class TrainConfig(Config):
     """How long, how much at a time, and what happens to gradients."""
 
-    max_steps: int = Field(1000, gt=0)
-    """Optimiser updates."""
+    max_steps: int | None = Field(1000, gt=0)
+    """Optimiser updates; empty where `epochs` says how long."""
+    epochs: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Passes over the training data, in place of max_steps: as many updates as they fill whole batches."""
     global_batch_size: int = Field(32, gt=0)
     """Examples per update, over all processes and micro-batches."""
     micro_batch_size: int | None = outside_identity(None, gt=0)
@@ -44,13 +47,41 @@ class TrainConfig(Config):
     log_every: int = outside_identity(50, gt=0)
     """Steps between lines of metrics.jsonl."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_length(cls, values: Any) -> Any:
+        """`epochs` alone leaves max_steps empty, so that its default is not in the way."""
+        given = isinstance(values, dict) and values.get("epochs") is not None
+        return {"max_steps": None, **values} if given else values
+
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
+        if self.max_steps is None and self.epochs is None:
+            raise ValueError("how long? give max_steps or epochs")
+        if self.max_steps is not None and self.epochs is not None:
+            raise ValueError(
+                f"give max_steps or epochs, not both; for {self.epochs:g} epochs set max_steps: null"
+            )
         if self.micro_batch_size is not None and self.micro_batch_size > self.global_batch_size:
             raise ValueError(
                 f"micro_batch_size {self.micro_batch_size} is larger than global_batch_size {self.global_batch_size}"
             )
         return self
+
+    def steps(self, examples_per_epoch: int) -> int:
+        """Updates of a run whose epoch has so many examples: max_steps, or floor(epochs * examples / global batch).
+
+        Exact for `epochs` as written in decimals. Raises UserError when they do not fill one batch.
+        """
+        if self.max_steps is not None:
+            return self.max_steps
+        found = int(Fraction(str(self.epochs)) * examples_per_epoch / self.global_batch_size)
+        if not found:
+            raise UserError(
+                f"train.epochs: {self.epochs:g} epochs of {examples_per_epoch} examples do not fill one batch of"
+                f" {self.global_batch_size} (train.global_batch_size); raise the one or lower the other"
+            )
+        return found
 
 
 @dataclass
@@ -92,8 +123,11 @@ class Trainer:
         lr_scale: Callable[[int, int], float],
         config: TrainConfig,
         listeners: list[Listener],
+        max_steps: int | None = None,
     ) -> None:
+        """`max_steps`: what `config.steps` says of the data; may be left out where the config says it itself."""
         self.program, self.config, self.listeners = program, config, listeners
+        self.max_steps = max_steps or config.steps(0)
         self._batches, self._lr_scale = batches, lr_scale
         self.step = 0
         self.tokens_seen = 0
@@ -122,7 +156,7 @@ class Trainer:
         """Let every listener hear of this step: true = the last one, false = a listener asks to stop, None = go on."""
         # every listener hears of the boundary, also when an earlier one asks to stop
         stop = [listener.boundary(self) for listener in self.listeners]
-        if self.step >= self.config.max_steps:
+        if self.step >= self.max_steps:
             return True
         return False if any(stop) else None
 
@@ -133,7 +167,7 @@ class Trainer:
     @property
     def lr_scale(self) -> float:
         """Factor of the learning rate at the next update."""
-        return self._lr_scale(self.step, self.config.max_steps)
+        return self._lr_scale(self.step, self.max_steps)
 
     def advance(self) -> StepResult | None:
         """One optimiser step; its result unless the device is still at it."""

@@ -1,0 +1,366 @@
+"""Text files as a corpus: plain text, JSON lines, tab-separated tables and Parquet, plain or compressed, of any size.
+
+    {type: text_files, path: book.txt}                    stretches of about 16 KiB, every 20th held out
+    {type: text_files, path: "wiki/*.jsonl.gz", text: body, fields: [title]}
+    {type: text_files, path: train.txt, val_path: other-authors.txt}
+
+Plain text is cut into documents at line ends (`block`: the documents of a file joined are the file), at lines, at blank
+lines, or not at all. Every part of the corpus (a window of a file, row groups of a Parquet file, a whole compressed
+file) can be read alone, so preparation is parallel and goes on after the last complete part. Which split a document
+belongs to follows from its place (see `splits.py`).
+
+`reverse: characters` turns every text round, code point by code point after NFC, and the order of documents with it:
+the control for what a tokenizer trained from left to right adds to an arrow of time.
+
+Cost: memory of one window (32 MiB) per process. Refused: see `reading.py`; and texts that are no text, columns that
+are missing, splits that would be empty.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from lexarium.corpora import reading
+from lexarium.corpora.reading import BLANK_LINE, LINE, WINDOW, Decoding, TextFile
+from lexarium.corpora.splits import SplitConfig, Splitter, field_of
+from lexarium.foundation.config import ComponentConfig, outside_identity
+from lexarium.foundation.files import sha256_json
+from lexarium.foundation.fingerprints import fingerprint
+from lexarium.foundation.types import Document, FieldValue, Part, UserError
+
+Raw = tuple[int, int, str, dict[str, FieldValue]]
+"""Number within its stretch, offset or row, text, fields."""
+
+LONGEST_FILE = 1 << 30
+"""Bytes of a file that may be one document."""
+ROLES = ("train", "val", "test")
+
+
+class TextFiles:
+    """Text files of any size: plain text, JSONL, TSV or Parquet, plain or compressed."""
+
+    kind, name, version = "corpus", "text_files", 1
+
+    class Config(ComponentConfig):
+        """Options of `text_files`."""
+
+        type: str = "text_files"
+        path: tuple[str, ...] = outside_identity(())
+        """Files, folders and glob patterns."""
+        val_path: tuple[str, ...] = outside_identity(())
+        """Files that are the validation split, whole."""
+        test_path: tuple[str, ...] = outside_identity(())
+        """Files that are the test split, whole."""
+        format: Literal["auto", "text", "jsonl", "tsv", "parquet"] = "auto"
+        """What the files hold; auto = by their names."""
+        text: str = "text"
+        """Key or column of the text, in JSONL, TSV and Parquet; a number counts columns of a TSV without header."""
+        fields: tuple[str, ...] = ()
+        """Keys or columns kept with every document."""
+        documents: Literal["block", "line", "blank_line", "file"] = "block"
+        """What is a document of plain text."""
+        block_bytes: int = Field(1 << 14, ge=1 << 10, le=WINDOW)
+        """Size of a block; it ends at the next line end. A power of two."""
+        undecodable: Literal["refuse", "replace", "drop"] = "refuse"
+        """Bytes that are not UTF-8, and NUL: refuse, or mend and count."""
+        separators: Literal["newline", "keep"] = "newline"
+        """U+2028 and U+2029, which some programs take for line ends: turn into line ends, or keep."""
+        reverse: Literal["none", "characters"] = "none"
+        """Turn every text round, and the order of documents."""
+        split: SplitConfig = SplitConfig()
+
+        @field_validator("path", "val_path", "test_path", mode="before")
+        @classmethod
+        def _one_or_many(cls, value: Any) -> Any:
+            return (value,) if isinstance(value, str) else value
+
+        @model_validator(mode="after")
+        def _fits(self) -> TextFiles.Config:
+            if self.block_bytes & (self.block_bytes - 1):
+                raise ValueError(f"block_bytes {self.block_bytes} is not a power of two")
+            if taken := {"file", "place"} & set(self.fields):
+                raise ValueError(
+                    f"fields: {sorted(taken)[0]!r} is what every document has already; rename the column"
+                )
+            return self
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._decoding = Decoding(config.undecodable, config.separators)
+        self._splitter = Splitter(config.split, bool(config.val_path or config.test_path))
+
+    # -- files ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def files(self) -> list[tuple[str, TextFile]]:
+        """(split its whole content belongs to, or train = to be split; file), in reading order."""
+        c = self.config
+        if not c.path:
+            raise UserError(
+                "corpus.path: say which text to read: a file, a folder or a pattern, for example"
+                " corpus.path=book.txt or corpus.path='wiki/*.jsonl.gz'"
+            )
+        found: list[tuple[str, TextFile]] = []
+        for role, paths in zip(ROLES, (c.path, c.val_path, c.test_path), strict=True):
+            where = "corpus.path" if role == "train" else f"corpus.{role}_path"
+            for file in reading.find_files(paths, c.format, where) if paths else ():
+                other = next((r for r, f in found if f.path.resolve() == file.path.resolve()), None)
+                if other:
+                    raise UserError(
+                        f"{where}: {file.path} is also named for {other}; a file belongs to one split"
+                    )
+                found.append((role, file))
+        return found
+
+    @cached_property
+    def splits(self) -> tuple[str, ...]:
+        """train, and what is held out of it or named beside it."""
+        named = {
+            role
+            for role, paths in zip(ROLES, (1, self.config.val_path, self.config.test_path), strict=True)
+            if paths
+        }
+        return tuple(role for role in ROLES if role in named or role in self._splitter.names)
+
+    def symbols(self) -> list[str]:
+        """None beyond those of the text."""
+        return []
+
+    def fingerprint(self) -> str:
+        """Hash of every file's role, name and content, in order."""
+        return sha256_json([[role, f.path.name, f.size, fingerprint(f.path)] for role, f in self.files])
+
+    def record(self) -> dict[str, Any]:
+        """What was read, for the manifest: files with size and sha256."""
+        return {
+            "files": [
+                {"split": role, "path": str(f.path), "size": f.size, "sha256": fingerprint(f.path)}
+                for role, f in self.files
+            ]
+        }
+
+    def text_size(self) -> int:
+        """Bytes of text, compressed files estimated from their beginnings."""
+        return sum(round(f.size * reading.expansion(f)) for _, f in self.files)
+
+    # -- reading in parts ----------------------------------------------------------------------------
+
+    def parts(self) -> list[Part]:
+        """Every part of the corpus, in reading order."""
+        found = [part for number, (_, file) in enumerate(self.files) for part in self._parts_of(number, file)]
+        return found[::-1] if self.config.reverse != "none" else found
+
+    def _parts_of(self, number: int, file: TextFile) -> Iterator[Part]:
+        whole = file.compression or (file.format == "text" and self.config.documents == "file")
+        if file.format == "parquet":
+            yield from self._row_groups(number, file)
+        elif whole:
+            yield Part(str(file.path), file.size, (number, -1))
+        else:
+            for k in range(reading.count_windows(file)):
+                size = min(WINDOW, file.size - k * WINDOW)
+                yield Part(f"{file.path}, bytes from {k * WINDOW:,}", size, (number, k))
+
+    def read(self, part: Part, counts: dict[str, int]) -> Iterator[tuple[str, Document]]:
+        """(split, document) of one part; `counts` takes up what was mended."""
+        number, _ = part.where
+        role, file = self.files[number]
+        file.check()
+        found = self._documents(role, number, file, part, counts)
+        if self.config.reverse != "none":
+            yield from reversed([(split, _turned(document)) for split, document in found])
+        else:
+            yield from found
+        file.check()
+
+    def documents(self, split: str) -> Iterator[Document]:
+        """The documents of a split, in order."""
+        for part in self.parts():
+            for name, document in self.read(part, {}):
+                if name == split:
+                    yield document
+
+    def _documents(
+        self, role: str, number: int, file: TextFile, part: Part, counts: dict[str, int]
+    ) -> Iterator[tuple[str, Document]]:
+        splitter, by, name = self._splitter, self.config.split.by, file.path.name
+        for stretch, raws in self._stretches(number, file, part, counts):
+            start = splitter.start(number, 0 if stretch is None else stretch)
+            for n, place, text, fields in raws:
+                all_fields: dict[str, FieldValue] = {"file": name, "place": place, **fields}
+                if role != "train":
+                    split = role
+                elif by == "field":
+                    value = field_of(fields, str(self.config.split.field), f"{file.path}, {place}")
+                    split = splitter.of_value(value)
+                elif by == "file":
+                    split = splitter.spread(splitter.start(), number)
+                elif by == "end":
+                    split = splitter.of_place(place, self._extent(file))
+                else:
+                    split = splitter.spread(start, n)
+                yield split, Document(text, all_fields)
+
+    def _extent(self, file: TextFile) -> int:
+        """What the places of a file's documents run up to."""
+        if file.format == "parquet":
+            return sum(self._rows(file))
+        if file.compression:
+            raise UserError(
+                f"{file.path}: corpus.split.by: end needs to know where a file ends, and a compressed one does not say;"
+                " split by document, or uncompress it"
+            )
+        return file.size
+
+    def _stretches(
+        self, number: int, file: TextFile, part: Part, counts: dict[str, int]
+    ) -> Iterator[tuple[int | None, Iterator[Raw]]]:
+        """(stretch, its documents): a stretch is what documents are numbered in. Blocks count through the file."""
+        ends = BLANK_LINE if file.format == "text" and self.config.documents == "blank_line" else LINE
+        _, k = part.where
+        if file.format == "parquet":
+            yield k, self._from_parquet(file, k, counts)
+        elif file.format == "text" and self.config.documents == "file":
+            yield None, self._whole_file(file, counts)
+        elif file.compression:
+            header: list[str] = []
+            for j, offset, data in reading.stream_windows(file, ends):
+                yield self._stretch(file, j), self._from_window(file, j, offset, data, counts, header)
+        else:
+            offset, data = reading.window(file, k, ends)
+            yield self._stretch(file, k), self._from_window(file, k, offset, data, counts, [])
+
+    def _stretch(self, file: TextFile, window: int) -> int | None:
+        return None if file.format == "text" and self.config.documents == "block" else window
+
+    # -- the formats ---------------------------------------------------------------------------------
+
+    def _from_window(
+        self, file: TextFile, k: int, offset: int, data: bytes, counts: dict[str, int], header: list[str]
+    ) -> Iterator[Raw]:
+        c = self.config
+        if file.format == "jsonl":
+            yield from self._from_jsonl(file, offset, data, counts)
+        elif file.format == "tsv":
+            yield from self._from_tsv(file, offset, data, counts, header)
+        elif c.documents == "block":
+            for n, place, piece in reading.blocks(data, offset, k * WINDOW // c.block_bytes, c.block_bytes):
+                if text := self._decoding.decode(piece, file, place, counts):
+                    yield n, place, text, {}
+        else:
+            pieces = reading.lines if c.documents == "line" else reading.paragraphs
+            for n, (place, piece) in enumerate(pieces(data, offset)):
+                if (text := self._decoding.decode(piece, file, place, counts)).strip():
+                    yield n, place, text, {}
+
+    def _whole_file(self, file: TextFile, counts: dict[str, int]) -> Iterator[Raw]:
+        with reading.opened(file) as handle:
+            data = handle.read(LONGEST_FILE + 1)
+        if len(data) > LONGEST_FILE:
+            raise UserError(
+                f"{file.path}: a document of more than {LONGEST_FILE:,} bytes; choose corpus.documents: block, which"
+                " needs the memory of one window only"
+            )
+        yield 0, 0, self._decoding.decode(data, file, 0, counts), {}
+
+    def _from_jsonl(self, file: TextFile, offset: int, data: bytes, counts: dict[str, int]) -> Iterator[Raw]:
+        for n, (place, line) in enumerate(reading.lines(data, offset)):
+            where = functools.partial(_place, file, place)
+            try:
+                record = json.loads(self._decoding.decode(line, file, place, counts))
+            except ValueError as error:
+                raise UserError(f"{where()}: not a line of JSON ({error})") from None
+            if not isinstance(record, dict):
+                raise UserError(f"{where()}: expected {{...}}, found {line[:40]!r}")
+            yield n, place, *self._chosen(record, where, counts)
+
+    def _from_tsv(
+        self, file: TextFile, offset: int, data: bytes, counts: dict[str, int], header: list[str]
+    ) -> Iterator[Raw]:
+        numbered = self.config.text.isdecimal()
+        if not numbered and not header:
+            header.extend(_header(file))
+        for n, (place, line) in enumerate(reading.lines(data, offset)):
+            if place == 0 and not numbered:
+                continue
+            where = functools.partial(_place, file, place)
+            cells = self._decoding.decode(line, file, place, counts).split("\t")
+            names = [str(i) for i in range(len(cells))] if numbered else header
+            if len(cells) != len(names):
+                raise UserError(f"{where()}: {len(cells)} columns, expected {len(names)}")
+            yield n, place, *self._chosen(dict(zip(names, cells, strict=True)), where, counts)
+
+    def _rows(self, file: TextFile) -> list[int]:
+        """Rows of every row group of a Parquet file."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            metadata = pq.ParquetFile(file.path).metadata
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"{file.path}: not a Parquet file ({error})") from None
+        return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+
+    def _row_groups(self, number: int, file: TextFile) -> Iterator[Part]:
+        rows = self._rows(file)
+        for k in range(len(rows)):
+            yield Part(f"{file.path}, row group {k}", file.size // len(rows), (number, k))
+
+    def _from_parquet(self, file: TextFile, group: int, counts: dict[str, int]) -> Iterator[Raw]:
+        import pyarrow.parquet as pq
+
+        handle = pq.ParquetFile(file.path)
+        wanted = [self.config.text, *self.config.fields]
+        missing = [name for name in wanted if name not in handle.schema_arrow.names]
+        if missing:
+            raise UserError(
+                f"{file.path}: no column {missing[0]!r} (columns: {', '.join(handle.schema_arrow.names)}); say which is"
+                " corpus.text"
+            )
+        n, before = 0, sum(self._rows(file)[:group])
+        for batch in handle.iter_batches(batch_size=1024, row_groups=[group], columns=wanted):
+            for record in batch.to_pylist():
+                where = functools.partial(str.format, "{}: row {:,}", file.path, before + n)
+                yield n, before + n, *self._chosen(record, where, counts)
+                n += 1
+
+    def _chosen(
+        self, record: dict[str, Any], where: Callable[[], str], counts: dict[str, int]
+    ) -> tuple[str, dict[str, FieldValue]]:
+        """Text and fields of a record."""
+        c = self.config
+        for name in (c.text, *c.fields):
+            if name not in record:
+                raise UserError(
+                    f"{where()}: no {name!r} (there are: {', '.join(record) or 'none'}); say which is corpus.text, and"
+                    " which are corpus.fields"
+                )
+        text = record[c.text]
+        if not isinstance(text, str) or not text:
+            raise UserError(f"{where()}: {c.text!r} is {text!r}, expected a text")
+        for name in c.fields:
+            if not isinstance(record[name], str | int | float | bool):
+                raise UserError(f"{where()}: field {name!r} is {record[name]!r}, expected a text or a number")
+        return self._decoding.mend(text, where, counts), {name: record[name] for name in c.fields}
+
+
+def _place(file: TextFile, offset: int) -> str:
+    """Where a line begins, for messages."""
+    return f"{file.path}: byte {offset:,}{reading.line_of(file, offset)}"
+
+
+def _header(file: TextFile) -> Sequence[str]:
+    with reading.opened(file) as handle:
+        line = handle.readline(reading.PEEK)
+    return line.decode("utf-8-sig", "replace").rstrip("\r\n").split("\t")
+
+
+def _turned(document: Document) -> Document:
+    return Document(unicodedata.normalize("NFC", document.text)[::-1], document.fields)

@@ -1,0 +1,206 @@
+"""Corpora read in parts: the same store however it is cut, whoever builds it, and after any interruption."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lexarium.corpora import reading
+from lexarium.foundation import registry
+from lexarium.foundation.config import Source, validate
+from lexarium.foundation.files import read_json
+from lexarium.foundation.rng import generator
+from lexarium.foundation.types import UserError
+from lexarium.tokens import overlap, parts
+from lexarium.tokens.estimate import estimate
+from lexarium.tokens.prepare import prepare, prepare_tokenizer, prepare_tokens
+from lexarium.tokens.store import TokenStore
+
+
+def data(path: Path | list[str], tokenizer: str = "byte", **options: Any) -> tuple[Any, Any]:
+    given = {"type": "text_files", "path": str(path) if isinstance(path, Path) else path, **options}
+    corpus = validate(registry.find("corpus", "text_files").Config, Source(given))
+    return corpus, registry.find("tokenizer", tokenizer).Config()
+
+
+def contents(store: TokenStore) -> dict[str, str]:
+    """Everything but where the files lie."""
+    found = {}
+    for path in sorted(store.folder.rglob("*")):
+        if path.is_file():
+            text = path.read_bytes().replace(str(store.folder.parent).encode(), b"")
+            found[str(path.relative_to(store.folder))] = hashlib.sha256(text).hexdigest()
+    return found
+
+
+@pytest.fixture
+def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Some 40 windows of 2 KiB."""
+    monkeypatch.setattr(reading, "WINDOW", 2048)
+    monkeypatch.setattr("lexarium.corpora.text_files.WINDOW", 2048)
+    random = generator(0, "book")
+    path = tmp_path / "book.txt"
+    path.write_text("".join(f"line {i} {'w' * int(random.integers(1, 60))} é\n" for i in range(2000)))
+    return path
+
+
+def test_the_store_holds_the_file(book: Path, tmp_path: Path) -> None:
+    store = prepare(*data(book, block_bytes=1024, split={"val": 0.1}), tmp_path / "stores")
+    store.verify()
+    pieces = []
+    for split in store.splits:
+        found = store.split(split)
+        pieces += [
+            (int(found.fields["place"][i]), bytes((found.tokens(i) - 1).astype(np.uint8)))
+            for i in range(len(found))
+        ]
+    assert b"".join(text for _, text in sorted(pieces)) == book.read_bytes()
+    assert store.manifest["overlap"] == {"train & val": 0}
+    assert store.manifest["sources"]["files"][0]["size"] == book.stat().st_size
+
+
+@pytest.mark.parametrize("tokens", [300, 10**9])
+def test_cut_at_every_write_and_gone_on(
+    book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: int
+) -> None:
+    """A compressed file is one job of several parts; a job that was cut goes on behind its last record."""
+    import gzip
+
+    packed = tmp_path / "book.txt.gz"
+    packed.write_bytes(gzip.compress(book.read_bytes()[:3000], mtime=0))
+    config = data(packed, documents="line", split={"val": 0.2})
+    monkeypatch.setattr(parts, "TOKENS", tokens)
+    whole = contents(prepare(*config, tmp_path / "whole"))
+    written = [name for name in whole if "train/part" in name and "ids" in name]
+    assert len(written) == 1 if tokens > 300 else len(written) > 7
+    encoded: list[str] = []
+    write, n = parts.write_json, 0
+
+    def cut(path: Path, content: Any) -> None:
+        if len(encoded) == n:
+            raise KeyboardInterrupt
+        encoded.append(path.name)
+        write(path, content)
+
+    with contextlib.suppress(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "write_json", cut)
+        for _ in range(40):
+            with contextlib.suppress(KeyboardInterrupt):
+                store = prepare(*config, tmp_path / "cut")
+                break
+            n += 1
+    assert contents(store) == whole
+    assert len(encoded) == len(set(encoded)), "no part was written twice"
+
+
+def test_workers_do_not_matter(tmp_path: Path) -> None:
+    """In other processes windows have their usual size, so this corpus is of many files."""
+    for i in range(6):
+        (tmp_path / f"{i}.txt").write_text("".join(f"file {i} line {j}\n" for j in range(500 + i)))
+    config = data(tmp_path / "*.txt", block_bytes=1024, split={"val": 0.2})
+    one = contents(prepare(*config, tmp_path / "one"))
+    assert contents(prepare(*config, tmp_path / "two", workers=2)) == one
+
+
+def test_stages_run_alone(book: Path, tmp_path: Path) -> None:
+    corpus, _ = data(book, split={"val": 0.1}, block_bytes=1024)
+    tokenizer = registry.find("tokenizer", "bpe").Config(vocab_size=300)
+    whole = contents(prepare(corpus, tokenizer, tmp_path / "whole"))
+    root = tmp_path / "stages"
+    first = prepare_tokenizer(corpus, tokenizer, root)
+    assert (first / "tokenizer.json").exists() and not list(first.rglob("*.ids.npy"))
+    stamp = (first / "tokenizer.json").stat().st_mtime_ns
+    second = prepare_tokens(corpus, tokenizer, root)
+    assert second == first and list(second.rglob("*.ids.npy")) and not (second / "manifest.json").exists()
+    store = prepare(corpus, tokenizer, root)
+    assert contents(store) == whole and (store.folder / "tokenizer.json").stat().st_mtime_ns == stamp
+    assert [p.name for p in root.iterdir()] == [store.folder.name]
+    assert prepare_tokens(corpus, tokenizer, root) == store.folder
+
+
+def test_a_split_that_stays_empty_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one line\n")
+    with pytest.raises(
+        UserError, match=r"split '(train|val)' of the corpus is empty; all 1 documents fell into other splits"
+    ):
+        prepare(*data(tmp_path / "a.txt"), tmp_path / "stores")
+    assert list((tmp_path / "stores").iterdir()) == []
+
+
+def test_a_file_changed_meanwhile_leaves_nothing(book: Path, tmp_path: Path) -> None:
+    def change(tally: Any) -> None:
+        if tally.size and not book.read_text().endswith("more\n"):
+            book.write_text(book.read_text() + "more\n")
+
+    with pytest.raises(UserError, match=r"book.txt: changed while it was read"):
+        prepare(*data(book, block_bytes=1024), tmp_path / "stores", progress=change)
+    assert list((tmp_path / "stores").iterdir()) == []
+
+
+def test_what_was_mended_is_counted_once(tmp_path: Path, book: Path) -> None:
+    book.write_bytes(book.read_bytes() + b"\xff\xfe\n" + "a\u2028b\n".encode())
+    store = prepare(*data(book, undecodable="replace", block_bytes=1024), tmp_path / "stores")
+    assert store.manifest["mended"] == {"undecodable": 2, "separators": 1}
+
+
+def test_the_estimate_comes_near_what_happens(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("".join(f"some line {i}\n" for i in range(30_000)))
+    config = data(tmp_path / "a.txt")
+    told = estimate(*config, tmp_path / "stores")
+    assert not (tmp_path / "stores").exists() and not told["finished"]
+    store = prepare(*config, tmp_path / "stores")
+    tokens = sum(entry["tokens"] for entry in store.manifest["splits"].values())
+    assert told["tokens"] == pytest.approx(tokens, rel=0.01) and told["parts"] == 1
+    assert told["disk"] == pytest.approx(2 * tokens, rel=0.01)
+    assert estimate(*config, tmp_path / "stores")["finished"]
+
+
+# --- overlap ----------------------------------------------------------------------------------------
+
+
+def test_shared_stretches_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the simple way: sets of tuples."""
+    random, n = generator(3, "grams"), overlap.NGRAM
+    train = ["".join(random.choice(list("abc"), 40)) for _ in range(60)]
+    val = [
+        train[3][:20] + "".join(random.choice(list("abc"), 30)),
+        "".join(random.choice(list("ab"), 50)),
+        train[7],
+    ]
+    for name, texts in (("t", train), ("v", val)):
+        (tmp_path / f"{name}.txt").write_text("\n".join(texts) + "\n")
+    config = data(tmp_path / "t.txt", documents="line", val_path=str(tmp_path / "v.txt"))
+    monkeypatch.setattr(overlap, "STRETCH", 100)
+    details = prepare(*config, tmp_path / "stores").manifest
+    grams = lambda texts: {tuple(t[i : i + n]) for t in texts for i in range(len(t) - n + 1)}
+    known = grams(train)
+    every = [tuple(t[i : i + n]) for t in val for i in range(len(t) - n + 1)]
+    want = sum(gram in known for gram in every) / len(every)
+    assert details["overlap_details"]["ngrams"] == {"val in train": pytest.approx(want)} and 0.2 < want < 0.9
+    assert details["overlap"] == {"train & val": 1}
+
+
+def test_sampled_overlap_is_near_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f"document number {i} of this corpus" for i in range(4000)]
+    (tmp_path / "t.txt").write_text("\n".join(lines))
+    (tmp_path / "v.txt").write_text("\n".join(lines[:2000] + [f"another {i}" for i in range(2000)]))
+    config = data(tmp_path / "t.txt", documents="line", val_path=str(tmp_path / "v.txt"))
+    monkeypatch.setattr(overlap, "DOCUMENTS", 500)
+    found = prepare(*config, tmp_path / "stores").manifest
+    assert found["overlap_details"]["one_document_in"] == 8
+    assert found["overlap"]["train & val"] == pytest.approx(2000, rel=0.2)
+
+
+def test_records_name_what_they_are_of(book: Path, tmp_path: Path) -> None:
+    config = data(book, block_bytes=1024)
+    folder = prepare_tokens(*config, tmp_path / "stores")
+    records = sorted(folder.with_name("jobs").iterdir())
+    assert len(records) == reading.count_windows(reading.find_files([str(book)], "auto", "x")[0])
+    assert all(read_json(path)["last"] for path in records)
+    json.loads(records[0].read_text())

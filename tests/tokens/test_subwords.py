@@ -1,0 +1,337 @@
+"""Subword and byte tokenizers: every text comes back, engines agree, transformers loads what was saved."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from lexarium.foundation import registry
+from lexarium.foundation.files import Damaged
+from lexarium.foundation.types import Document, UserError
+from lexarium.tokens import bpe
+from lexarium.tokens.prepare import open_tokenizer
+from lexarium.tokens.tokenizers import save_tokenizer
+from lexarium.tokens.training_text import TrainingText
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "text"
+KINDS = ["bpe", "byte", "sp-bpe", "sp-unigram"]
+
+HOSTILE = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
+    st.lists(
+        st.sampled_from(
+            ["a", " ", "  ", "\n", "\n\n", "\t", "\r\n", "\0", "é", "e\u0301", "\u2581", "\u2028", "שלום", "עברית ", "العربية", "日本語",
+             "👩‍👩‍👧", "\U000e0041", "<|endoftext|>", "<unk>", "<0x41>", "'s", "'S", "don't", "123", "½", "\u00a0", "\u3000", "\ufeff", "\u200d", "ſ", "ß"]
+        ),
+        max_size=30,
+    ).map("".join),
+)  # fmt: skip
+
+
+class Texts:
+    """A corpus of one split."""
+
+    splits = ("train",)
+
+    def __init__(self, texts: list[str]) -> None:
+        self._texts = texts
+
+    def documents(self, split: str) -> Any:
+        return (Document(text) for text in self._texts)
+
+    def symbols(self) -> list[str]:
+        return []
+
+
+def sample() -> list[str]:
+    words = (
+        "the cat sat on the mat and the élève said don't go 1984 日本 שלום while seventeen curious travellers quickly"
+        " examined broken umbrellas beneath yellow lanterns, whispering strange names of forgotten villages"
+    ).split()
+    return [" ".join(words[(i * j) % len(words)] for j in range(1, 30)) + ".\n" for i in range(1, 200)]
+
+
+def config(name: str, **options: Any) -> Any:
+    kind, _, model = name.partition("-")
+    kind = "sentencepiece" if kind == "sp" else kind
+    given = {
+        **({"model": model} if model else {}),
+        **({} if kind == "byte" else {"vocab_size": 330}),
+        **options,
+    }
+    return registry.find("tokenizer", kind).Config(**given)
+
+
+def trained(name: str, **options: Any) -> Any:
+    chosen = config(name, **options)
+    tokenizer = registry.find("tokenizer", chosen.type)(chosen)
+    tokenizer.train(Texts(sample()))
+    return tokenizer
+
+
+@cache
+def known(name: str) -> Any:
+    return trained(name)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@settings(max_examples=60, deadline=None)
+@given(text=HOSTILE)
+def test_every_text_comes_back(name: str, text: str) -> None:
+    tokenizer = known(name)
+    ids = tokenizer.encode_ids(text)
+    assert tokenizer.decode(ids) == text
+    again, first = tokenizer.encode(text)
+    assert np.array_equal(ids, again) and 0 not in ids
+    assert tokenizer.byte_lengths()[ids].sum() == len(text.encode())
+    want = [
+        len(text.encode()[:n].decode(errors="ignore"))
+        for n in np.cumsum([0, *tokenizer.byte_lengths()[ids]])[:-1]
+    ]
+    assert first.tolist() == want
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_half_a_surrogate_pair_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"not valid Unicode: half a surrogate pair at character 2"):
+        known(name).encode_ids("ab\ud800c")
+
+
+@pytest.mark.parametrize("name", KINDS)
+@settings(max_examples=60, deadline=None)
+@given(text=HOSTILE)
+def test_the_saved_file_gives_the_same_ids(name: str, text: str) -> None:
+    """`tokenizer.json` in the library, as transformers uses it, but for characters that it takes for tokens."""
+    text = text.replace("\u2581", "").replace("<", "")
+    tokenizer = known(name)
+    saved = _saved(name)
+    assert saved.encode(text, add_special_tokens=False).ids == tokenizer.encode_ids(text).tolist()
+    assert saved.decode(tokenizer.encode_ids(text).tolist(), skip_special_tokens=False) == text
+
+
+@cache
+def _saved(name: str) -> Tokenizer:
+    return Tokenizer.from_str(known(name).dump())
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_transformers_loads_the_folder(name: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = known(name)
+    save_tokenizer(tokenizer, tmp_path)
+    loaded = AutoTokenizer.from_pretrained(str(tmp_path))
+    for text in ("the cat don't sat ", "  élève\n日本 שלום\n"):
+        assert loaded(text, add_special_tokens=False)["input_ids"] == tokenizer.encode_ids(text).tolist()
+        assert loaded.decode(tokenizer.encode_ids(text).tolist()) == text
+    assert loaded.bos_token_id == loaded.eos_token_id == 0
+    assert len(loaded) == tokenizer.vocab_size
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_training_twice_gives_one_tokenizer_and_files_bring_it_back(name: str, tmp_path: Path) -> None:
+    one, other = trained(name), trained(name)
+    assert one.dump() == other.dump() and one.fingerprint() == other.fingerprint()
+    save_tokenizer(one, tmp_path)
+    back = open_tokenizer(config(name), tmp_path)
+    assert back.fingerprint() == one.fingerprint() and back.roles == one.roles == {
+        "bos": 0,
+        "eos": 0,
+        "pad": 0,
+    }
+    assert np.array_equal(back.encode_ids("the cat é"), one.encode_ids("the cat é"))
+
+
+# --- byte-level BPE ---------------------------------------------------------------------------------
+
+
+def test_the_ids_are_those_of_the_recipe() -> None:
+    """Spec 2.1: the special token has id 0, bytes follow (`!` = 1), merges after them."""
+    tokenizer = known("bpe")
+    assert tokenizer.vocab_size == 330 and tokenizer.symbols[0] == "<|endoftext|>"
+    assert tokenizer.id("!") == 1 and {len(t) for t in tokenizer.tokens[1:257]} == {1}
+    assert len({*tokenizer.tokens[1:257]}) == 256
+    assert tokenizer.tokens[257] == max_pair()
+
+
+def max_pair() -> bytes:
+    """The commonest pair of bytes within words, counted by hand."""
+    import regex
+
+    counts: dict[bytes, int] = {}
+    for text in sample():
+        for word in regex.findall(
+            r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+", text
+        ):
+            data = word.encode()
+            for i in range(len(data) - 1):
+                counts[data[i : i + 2]] = counts.get(data[i : i + 2], 0) + 1
+    return max(counts, key=counts.__getitem__)
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=HOSTILE)
+def test_both_engines_give_the_same_ids(text: str) -> None:
+    fast, slow = known("bpe"), _engine("tokenizers")
+    assert fast.encode_ids(text).tolist() == slow.encode_ids(text).tolist()
+
+
+@cache
+def _engine(name: str) -> Any:
+    return trained("bpe", engine=name)
+
+
+def _class_alike(points: list[str]) -> None:
+    """Each code point between letters, digits, signs and spaces, straight through both engines."""
+    pytest.importorskip("tiktoken")
+    checked = known("bpe")._engine
+    for start in range(0, len(points), 50_000):
+        text = "".join(f"a{c} {c}1{c}.{c}{c}\n" for c in points[start : start + 50_000])
+        assert checked._fast(text) == checked._reference(text)
+
+
+ALL = [chr(i) for i in range(0x110000) if not 0xD800 <= i < 0xE000]
+
+
+def test_both_engines_class_code_points_alike() -> None:
+    """Wherever Unicode's category changes, and every 97th code point."""
+    kinds = [unicodedata.category(c) for c in ALL]
+    _class_alike([c for i, c in enumerate(ALL) if i % 97 == 0 or kinds[i] != kinds[i - 1]])
+
+
+@pytest.mark.slow
+def test_both_engines_class_every_code_point_alike() -> None:
+    _class_alike(ALL)
+
+
+def test_a_difference_between_engines_leaves_all_to_the_reference() -> None:
+    """An engine that takes one code point for another is found out at its first line."""
+    reference = lambda text: [ord(c) for c in text]
+    wrong = lambda text: [0 if c == "\u1234" else ord(c) for c in text]
+    engine = bpe._Checked(wrong, reference)
+    assert engine("plain é text") == reference("plain é text") and engine.agrees
+    text = "\n".join(["x" * 50, "the \u1234 line", "y"])
+    assert engine(text) == reference(text) and not engine.agrees
+    assert engine("plain é text") == reference("plain é text")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="shared/data/text is not there")
+@pytest.mark.parametrize("name", ["fr-eltec-1.txt", "de-eltec-2.txt", "en-tinyshakespeare.txt"])
+def test_engines_agree_over_whole_files(name: str) -> None:
+    text = (SHARED / name).read_text(encoding="utf-8")
+    tokenizer = _over_files()
+    slow = tokenizer._reference.encode(text, add_special_tokens=False).ids
+    assert tokenizer._engine.agrees and tokenizer.encode_ids(text).tolist() == slow
+
+
+@cache
+def _over_files() -> Any:
+    chosen = config("bpe", vocab_size=4096)
+    tokenizer = registry.find("tokenizer", "bpe")(chosen)
+    tokenizer.train(Texts([(SHARED / "fr-eltec-2.txt").read_text(encoding="utf-8")]))
+    return tokenizer
+
+
+def test_a_vocabulary_larger_than_the_text_supports_is_refused() -> None:
+    with pytest.raises(
+        UserError,
+        match=r"vocab_size is 50,257, but the text .* has pairs for \d+ only; use tokenizer.vocab_size=",
+    ):
+        trained("bpe", vocab_size=50257)
+    with pytest.raises(UserError, match=r"tokenizer sentencepiece: .*a smaller tokenizer.vocab_size"):
+        trained("sp-bpe", vocab_size=50257)
+
+
+def test_a_damaged_file_is_told(tmp_path: Path) -> None:
+    save_tokenizer(known("bpe"), tmp_path)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(path.read_text()[:500])
+    with pytest.raises(Damaged, match="not a tokenizer file"):
+        open_tokenizer(config("bpe"), tmp_path)
+
+
+# --- what they are trained on -----------------------------------------------------------------------
+
+
+def test_a_sample_is_recorded(tmp_path: Path) -> None:
+    tokenizer = trained("bpe", vocab_size=300, sample_bytes=5000)
+    save_tokenizer(tokenizer, tmp_path)
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert 5000 <= record["bytes"] < 5000 + max(map(len, sample())) * 4
+    assert (
+        record["taken"] == [["train", record["documents"], record["bytes"]]] and len(record["sha256"]) == 64
+    )
+
+
+def test_runs_without_spaces_are_cut_and_counted() -> None:
+    text = TrainingText(Texts(["short words", "x" * 2500 + " and\n" + "日" * 1200]), ("train",), None)
+    pieces = list(text)
+    assert max(map(len, pieces)) <= 1000 and text.record["cut_runs"] == 2
+    assert (
+        "".join(pieces).replace(" ", "").replace("\n", "") == "shortwords" + "x" * 2500 + "and" + "日" * 1200
+    )
+
+
+# --- given tokenizers -------------------------------------------------------------------------------
+
+
+def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
+    save_tokenizer(known("bpe"), tmp_path)
+    cls = registry.find("tokenizer", "file")
+    chosen = cls.Config(path=str(tmp_path))
+    tokenizer = cls(chosen)
+    tokenizer.train(Texts([]))
+    assert tokenizer.roles == {"bos": 0, "eos": 0, "pad": 0} and tokenizer.vocab_size == 330
+    for text in ("the cat\n", "don't <|endoftext|> é"):
+        assert np.array_equal(tokenizer.encode_ids(text), known("bpe").encode_ids(text))
+        assert tokenizer.decode(tokenizer.encode_ids(text)) == text
+    assert np.array_equal(tokenizer.byte_lengths(), known("bpe").byte_lengths())
+    with pytest.raises(UserError, match=r"tokenizer.path: there is no"):
+        cls.content(cls.Config(path=str(tmp_path / "none")))
+
+
+def test_a_sentencepiece_model_is_read(tmp_path: Path) -> None:
+    save_tokenizer(known("sp-unigram"), tmp_path)
+    chosen = registry.find("tokenizer", "sentencepiece").Config(path=str(tmp_path / "tokenizer.model"))
+    tokenizer = registry.find("tokenizer", "sentencepiece")(chosen)
+    tokenizer.train(Texts([]))
+    assert tokenizer.fingerprint() == known("sp-unigram").fingerprint()
+
+
+def test_a_model_that_normalises_is_refused_unless_accepted(tmp_path: Path) -> None:
+    import io
+
+    import sentencepiece
+
+    sink = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sample()), model_writer=sink, vocab_size=100, model_type="bpe", minloglevel=2
+    )
+    (tmp_path / "t5.model").write_bytes(sink.getvalue())
+    cls = registry.find("tokenizer", "sentencepiece")
+    strict, lossy = (cls(cls.Config(path=str(tmp_path / "t5.model"), lossy=lossy)) for lossy in (False, True))
+    for tokenizer in (strict, lossy):
+        tokenizer.train(Texts([]))
+    with pytest.raises(UserError, match=r"does not write the text back as it was .*lossy=true"):
+        strict.encode_ids("two  spaces")
+    assert lossy.decode(lossy.encode_ids("two  spaces")) != "two  spaces"
+    assert strict.decode(strict.encode_ids("the cat")) == "the cat"
+
+
+def test_ids_are_text_as_numbers() -> None:
+    cls = registry.find("tokenizer", "ids")
+    tokenizer = cls(cls.Config(vocab_size=100))
+    ids, first = tokenizer.encode("17 4 99")
+    assert ids.tolist() == [17, 4, 99] and first.tolist() == [0, 3, 5] and tokenizer.decode(ids) == "17 4 99"
+    for text in ("100", "x"):
+        with pytest.raises(UserError, match="is no id below 100"):
+            tokenizer.encode(text)
