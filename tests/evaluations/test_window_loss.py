@@ -22,7 +22,7 @@ from lexarium.studies.run import Run
 from lexarium.studies.run_config import check
 from lexarium.tokens.prepare import open_tokenizer
 from lexarium.tokens.store import TokenStore
-from toy import tokenizer_config, toy_store
+from toy import TYPE, tokenizer_config, toy_store, write_corpus
 
 WORDS = [f"w{i}" for i in range(9)]
 
@@ -280,9 +280,9 @@ def test_a_row_is_the_window_and_its_frame_less_one(bos: bool, eos: bool, longes
 
 def test_held_out_windows_need_no_split_of_their_own(tmp_path: Path) -> None:
     """A corpus without `val`: the packing holds windows out, and only an evaluation of windows may ask for them."""
-    sizes = {"train": 60, "val": 0, "test": 0, "ood": 0}
+    folder = write_corpus(tmp_path / "corpus", {"train": texts(30, 1)})
     change = {
-        "corpus": {"type": "question_formation", "sizes": sizes},
+        "corpus": {"type": TYPE, "folder": str(folder)},
         "packing": {"type": "window_shuffle", "seq_len": 12, "held_out": 6},
     }
     run = tiny_run(tmp_path, **change, evaluations=[{"type": "window_loss"}])

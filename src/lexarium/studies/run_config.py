@@ -235,8 +235,6 @@ def check_splits(config: RunConfig) -> None:
     """Raise Incompatible when an evaluation looks at a split that the corpus does not have."""
     corpus: Any = registry.find("corpus", config.corpus.type)
     splits = corpus(config.corpus).splits if config.evaluations else ()
-    if hasattr(registry.find("packing", config.packing.type), "held_out_windows"):
-        splits = (*splits, "val")  # the packing's own
     kept = hasattr(registry.find("packing", config.packing.type), "held_out_windows")
     for evaluation in config.evaluations:
         windows = getattr(registry.find("evaluation", evaluation.type), "windows", False)
