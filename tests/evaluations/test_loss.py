@@ -55,6 +55,9 @@ class TableScorer:
         )
         self.direction, self.first, self.eos = direction, first, eos
 
+    def views(self) -> dict[str, TableScorer]:
+        return {"": self}
+
     def token_scores(self, examples: list[Example]) -> list[np.ndarray]:
         found = []
         for e in examples:

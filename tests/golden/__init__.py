@@ -45,6 +45,13 @@ ARMS: dict[str, dict[str, Any]] = {
         "packing": {"type": "windows", "seq_len": 32},
         "objective": {"type": "causal", "document_mask": True},
     },
+    "transformer-causal-both": {"model": {"type": "transformer", **GPT2}, "direction": {"type": "both"}},
+    "transformer-permutation-window-shuffle": {
+        "model": {"type": "transformer", **GPT2},
+        "objective": {"type": "causal", "eos": False},
+        "direction": {"type": "permutation"},
+        "packing": {"type": "window_shuffle", "seq_len": 32, "held_out": 10},
+    },
     "recurrent-lstm-causal": {"model": {"type": "recurrent", "cell": "lstm", "d_model": 16, "dropout": 0.1}},
     "recurrent-lstm-causal-backward": {
         "model": {"type": "recurrent", "cell": "lstm", "d_model": 16, "dropout": 0.1},

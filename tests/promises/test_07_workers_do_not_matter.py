@@ -24,6 +24,17 @@ DATA: dict[str, dict[str, Any]] = {
         "objective": {"type": "causal", "document_mask": True},
     },
     "backward": {"direction": {"type": "backward"}},
+    "permutation": {
+        "packing": {"type": "windows", "seq_len": 20, "stride": 7},
+        "direction": {"type": "permutation", "seed": 3},
+        "evaluations": [{"type": "window_loss"}],
+    },
+    "both": {"direction": {"type": "both"}},
+    "both over windows": {"packing": {"type": "windows", "seq_len": 20}, "direction": {"type": "both"}},
+    "window_shuffle": {
+        "packing": {"type": "window_shuffle", "seq_len": 20, "held_out": 9},
+        "direction": {"type": "both"},
+    },
     "seq2seq": {"model": ENCODER_DECODER, "objective": {"type": "seq2seq"}},
     "several epochs per batch": {"view": {"quotas": [{"where": {"kind": ["decl", "quest"]}, "count": 5}]}},
 }

@@ -118,6 +118,52 @@ def test_documents_over_three_epochs_and_two_kills(
     assert run.files.metrics()[-1]["tokens"] == predicted
 
 
+def test_both_reads_every_document_once_in_each_direction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over two epochs and two kills: a row begins with the token of its direction; batches hold both."""
+    run = tiny_run(
+        tmp_path,
+        corpus=DATA,
+        direction={"type": "both"},
+        train={"max_steps": steps_for(4 * DOCUMENTS), "global_batch_size": BATCH, "micro_batch_size": 3},
+        plan={"workers": 2},
+    )
+    batches = train_with_kills(run, [4, 13], monkeypatch)
+    parts = run.parts()
+    roles, base = parts.objective.roles, parts.tokenizer.vocab_size
+    assert (roles["forward"], roles["backward"], roles.vocab_size) == (base + 2, base + 3, base + 4)
+    started = [[int(i) for batch in step for i in batch.inputs["tokens"][:, 0]] for step in batches]
+    assert all({roles["forward"], roles["backward"]} == set(step) for step in started)
+    read = [
+        parts.tokenizer.decode(ids if start == roles["forward"] else ids[::-1])
+        for ids, start in zip(rows(batches), itertools.chain.from_iterable(started), strict=True)
+    ]
+    begun = list(itertools.chain.from_iterable(started))
+    for epoch in range(2):
+        cut = slice(epoch * 2 * DOCUMENTS, (epoch + 1) * 2 * DOCUMENTS)
+        for way in ("forward", "backward"):
+            mine = [text for text, start in zip(read[cut], begun[cut], strict=True) if start == roles[way]]
+            assert sorted(mine) == sorted(texts(run)), f"epoch {epoch}, {way}"
+    first, second = read[:DOCUMENTS], read[DOCUMENTS : 2 * DOCUMENTS]
+    assert first == second, "copy c of the example at place p is read in direction (c + p) mod 2"
+
+
+def test_a_permutation_reads_the_windows_of_forward(tmp_path: Path) -> None:
+    packing = {"type": "windows", "seq_len": 30, "stride": 12}
+    runs = {
+        name: tiny_run(tmp_path, corpus=DATA, packing=packing, direction={"type": name}, evaluations=[])
+        for name in ("forward", "permutation")
+    }
+    loaders = {name: run.parts().loader(World(), keyed=False) for name, run in runs.items()}
+    undo = loaders["permutation"].direction.undo
+    for number in range(2 * loaders["forward"].examples_per_epoch):
+        ids = loaders["forward"].example(number).ids.tolist()
+        moved = loaders["permutation"].example(number).ids
+        assert undo(moved).tolist() == ids
+        assert moved.tolist() != ids and moved.tolist() != ids[::-1]
+
+
 @pytest.mark.parametrize("order", ["corpus", "once", "each_epoch"])
 def test_windows_over_three_epochs_and_two_kills(
     order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -158,15 +204,17 @@ def test_windows_over_three_epochs_and_two_kills(
     seq_len=st.integers(1, 25),
     separator=st.booleans(),
     order=st.sampled_from(["corpus", "once", "each_epoch"]),
+    stride=st.one_of(st.none(), st.integers(1, 30)),
     epoch=st.integers(0, 5),
     seed=st.integers(0, 2**31),
 )
-def test_windows_cover_the_stream(lengths, seq_len, separator, order, epoch, seed) -> None:
-    """Property: every token and every separator lies in exactly one window, but for the last total mod seq_len."""
+def test_windows_cover_the_stream(lengths, seq_len, separator, order, stride, epoch, seed) -> None:
+    """Property: every token and every separator lies in exactly one window, but for the last total mod seq_len; with
+    a stride, in as many windows as begin in the seq_len places up to it."""
     total = sum(lengths) + separator * len(lengths)
     if total < seq_len:
         return
-    options = WindowPacking.Config(seq_len=seq_len, separator=separator, order=order)
+    options = WindowPacking.Config(seq_len=seq_len, separator=separator, order=order, stride=stride)
     plan = WindowPacking(options).plan(np.array(lengths), seed, epoch)
     seen: Counter[tuple[int, int]] = Counter()
     separators = 0
@@ -179,6 +227,15 @@ def test_windows_cover_the_stream(lengths, seq_len, separator, order, epoch, see
             else:
                 seen.update((piece.document, place) for place in range(piece.start, piece.stop))
         assert size == seq_len
+    step = stride or seq_len
+    starts = range(0, total - seq_len + 1, step)
+    assert len(plan) == len(starts) == (total - seq_len) // step + 1
+    if stride is not None:
+        covered = Counter(place for start in starts for place in range(start, start + seq_len))
+        assert sum(seen.values()) + separators == sum(covered.values())
+        if not separator:
+            assert sorted(seen.values()) == sorted(covered.values())
+        return
     assert len(plan) == total // seq_len
     assert not seen or max(seen.values()) == 1
     assert all(place < lengths[document] for document, place in seen)

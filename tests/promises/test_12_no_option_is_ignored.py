@@ -43,6 +43,8 @@ PIECES = {
 REQUIRED: dict[str, dict[str, Any]] = {
     "SGD.Config": {"momentum": 0.9},
     "WindowPacking.Config": {"seq_len": 32},
+    "WindowShuffle.Config": {"seq_len": 32, "held_out": 5},
+    "WindowLoss.Config": {"seq_len": 16, "limit": 3},
     "WarmRestarts.Config": {"period": 10},
     "CosineRestarts.Config": {"period": 10},
     "FromRun.Config": {"path": "runs/a-b-forward-s1-0123456789"},
@@ -101,7 +103,14 @@ OUTSIDE = {
     "PlanConfig": {"device", "program", "cohort", "recompute", "threads", "workers"},
     "RunConfig": {"checkpoint", "plan", "evaluations"},
     **dict.fromkeys(
-        ("EvaluationConfig", "SplitsConfig", "Loss.Config", "RuleChoice.Config", "Snippets.Config"),
+        (
+            "EvaluationConfig",
+            "SplitsConfig",
+            "Loss.Config",
+            "RuleChoice.Config",
+            "Snippets.Config",
+            "WindowLoss.Config",
+        ),
         {"name", "every", "at", "items"},
     ),
 }
@@ -226,6 +235,7 @@ def candidates(annotation: Any, value: Any) -> Iterator[Any]:
             yield [{"kind": "quest"}]
         else:
             yield from ([x] for x in candidates(first, None))
+            yield [0]
     elif get_origin(annotation) is dict:
         yield from ({"a": x} for x in ("b", ["b"], {"c": 1}, {"c": "d"}, {"start": {"steps": [1]}}))
     else:
@@ -613,6 +623,6 @@ def test_an_evaluation_reads_its_options(trained: tuple[Run, Spy], spy: Spy, nam
     run, cls = trained[0], registry.find("evaluation", name)
     parts = run.parts()
     data = EvaluationData(parts.store, parts.tokenizer, run.config.view)
-    result = cls(cls.Config(splits=("val",)), data).run(run.scorer(), 0)
+    result = cls(cls.Config(splits=("val",), **base(cls.Config)), data).run(run.scorer(), 0)
     assert result.metrics
     assert not spy.unread(cls.Config, but=EVALUATION)

@@ -19,6 +19,8 @@ from lexarium.foundation import registry
 from lexarium.foundation.rng import generator
 from lexarium.foundation.types import Document, Example, Output
 from lexarium.models.build import build_model
+from lexarium.tokens.block import Block
+from lexarium.tokens.direction import views_of
 from toy import example, toy_tokenizer
 
 WORDS = ["a", "b", "c"]
@@ -26,9 +28,9 @@ TOKENIZER = toy_tokenizer([" ".join(WORDS)])
 segments = st.lists(st.integers(1, 4), min_size=0, max_size=4)
 
 
-def direction(name: str) -> Any:
+def direction(name: str, **options: Any) -> Any:
     cls = registry.find("direction", name)
-    return cls(cls.Config())
+    return cls(cls.Config(**options))
 
 
 def causal(**options: Any) -> Any:
@@ -51,7 +53,8 @@ def make_example(lengths: list[int], seed: int) -> Example:
 @given(lengths=segments, seed=st.integers(0, 9))
 def test_undoing_gives_back_the_ids(name: str, lengths: list[int], seed: int) -> None:
     e = make_example(lengths, seed)
-    assert np.array_equal(direction(name).undo(direction(name).apply(e).ids), e.ids)
+    for view in views_of(direction(name)).values():
+        assert np.array_equal(view.undo(view.apply(e).ids), e.ids)
 
 
 @given(segments, st.integers(0, 9))
@@ -117,9 +120,12 @@ class Table(nn.Module):
     consumes = frozenset({"tokens", "real"})
     max_length = None
 
-    def __init__(self, sentences: dict[tuple[int, ...], float], eos: int, vocab_size: int) -> None:
+    def __init__(
+        self, sentences: dict[tuple[int, ...], float], eos: int, vocab_size: int, start: int | str = ""
+    ) -> None:
+        """`start`: the token every row must begin with, where it is not bos."""
         super().__init__()
-        self.vocab_size = vocab_size
+        self.vocab_size, self.start = vocab_size, start
         self.counts: dict[tuple[int, ...], dict[int, float]] = defaultdict(lambda: defaultdict(float))
         for sentence, p in sentences.items():
             row = [*sentence, eos]
@@ -129,6 +135,7 @@ class Table(nn.Module):
     def forward(self, tokens: torch.Tensor, real: torch.Tensor | None = None) -> Output:
         states = []
         for row in tokens.tolist():
+            assert self.start in ("", row[0])
             for n in range(1, len(row) + 1):
                 found = self.counts.get(tuple(row[1:n]), {})
                 total = sum(found.values()) or 1.0
@@ -180,6 +187,47 @@ def test_the_hand_computed_case() -> None:
         )
         (values,) = scorer.token_scores([Document("a b c")])
         assert np.exp(values).tolist() == pytest.approx(probabilities, abs=1e-6)
+
+
+windows_ = st.integers(2, 5).flatmap(
+    lambda n: st.tuples(
+        st.lists(st.lists(st.integers(1, 3), min_size=n, max_size=n).map(tuple), min_size=1, max_size=8),
+        st.permutations(range(n)),
+    )
+)
+
+
+@given(windows_)
+def test_exact_models_of_all_directions_agree_on_every_window(
+    case: tuple[list[tuple[int, ...]], Any],
+) -> None:
+    """The model of each direction is the empirical joint distribution of the windows, read in that direction: the sum
+    over all positions, the first included, is log p(window) for forward, backward, any permutation and both."""
+    windows, order = case
+    n, objective = len(windows[0]), causal(eos=False)
+    roles = objective.roles.extended(("forward", "backward"))
+    objective.roles, objective.vocab_size = roles, roles.vocab_size
+    p: dict[tuple[int, ...], float] = defaultdict(float)
+    for w in windows:
+        p[w] += 1 / len(windows)
+    block = Block.of([example(w, index=i) for i, w in enumerate(windows)])
+    asked = {
+        "forward": direction("forward"),
+        "backward": direction("backward"),
+        "permutation": direction("permutation", order=order),
+        **{f"both.{k}": v for k, v in direction("both").views().items()},
+    }
+    for name, one in asked.items():
+        read: dict[tuple[int, ...], float] = defaultdict(float)
+        for w, q in p.items():
+            read[tuple(one.apply(example(w)).ids.tolist())] += q
+        model = Table(
+            dict(read), 0, objective.vocab_size, start=getattr(one, "start", "") and roles[one.start]
+        )
+        scores = Scorer(model, objective, one, TOKENIZER).window_scores(block)
+        assert scores.shape == (len(windows), n), "every token is predicted once, the first too"
+        expected = [math.log(p[w]) for w in windows]
+        assert scores.sum(1).tolist() == pytest.approx(expected, abs=1e-5), name
 
 
 # --- any model ----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"splits": ["val", "ood"], "by_channel": ["half"], "by_field": ["kind", "subject_rc"]},
         {"name": "few", "splits": ["ood"], "limit": 7},
     ],
+    "window_loss": [{"seq_len": 20}, {"name": "some", "seq_len": 20, "limit": 5, "spread": True}],
 }
 """Options of an evaluation; one that is not named here runs with its defaults."""
 
@@ -29,6 +30,12 @@ ARMS: dict[str, dict[str, Any]] = {
     "recurrent": {"model": RECURRENT},
     "encoder_decoder": {"model": ENCODER_DECODER, "objective": {"type": "seq2seq"}},
     "backward": {"model": TRANSFORMER, "direction": {"type": "backward"}},
+    "both": {"model": TRANSFORMER, "direction": {"type": "both"}},
+    "permutation": {
+        "model": TRANSFORMER,
+        "direction": {"type": "permutation"},
+        "packing": {"type": "windows", "seq_len": 20},
+    },
     "bf16": {"model": TRANSFORMER, "train": {"precision": "bf16"}},
     "view, windows": {
         "view": {"keep": {"kind": "quest"}, "splits": ["train", "val"]},

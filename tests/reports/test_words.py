@@ -36,6 +36,9 @@ def result(**changes: Any) -> dict[str, Any]:
         "p_adjusted": None,
         "n": {"from": 5, "to": 5, "pairs": None, "total": 10},
         "arms": {"from": {"mean": 0.6}, "to": {"mean": 0.81}},
+        "noise_floor": None,
+        "windows": None,
+        "refused": None,
         "notes": [],
     }
     return {**base, **changes}
@@ -135,3 +138,32 @@ def test_numbers() -> None:
     assert [p_value(v) for v in (0.5, 0.0123, 0.00001, None)] == ["0.50", "0.012", "<0.0001", "–"]
     assert plain(interval((1, 2))) == "[1.000, 2.000]"
     assert [duration(v) for v in (12, 200, 3900, None)] == ["12.0 s", "3 min 20 s", "1 h 05 min", "–"]
+
+
+def test_gaps_have_two_digits_and_stand_beside_the_noise() -> None:
+    gap = result(**{"as": "relative"}, estimate=0.0265, interval=(0.0201, 0.0333), noise_floor=0.0042)
+    text = plain(WORDS.sentence(gap))
+    assert "2.65% higher with rich data" in text and "[2.01%, 3.3%]" in text
+    assert text.endswith("; two seeds of one arm differ by 0.42% on average.")
+    symmetric = result(**{"as": "symmetric"}, estimate=-0.0007, interval=None)
+    assert "0.07% of their mean lower with rich data" in plain(WORDS.sentence(symmetric))
+
+
+def test_windows_are_counted_and_do_not_outvote_the_noise_between_seeds() -> None:
+    windows = {"windows": {"windows": 412, "blocks": 35}, "as": "relative"}
+    clear = result(**windows, estimate=0.02, interval=(0.015, 0.025), noise_floor=0.004)
+    assert verdict(clear) == "difference"
+    text = plain(WORDS.sentence(clear))
+    assert "95% interval [1.50%, 2.50%], from 412 windows of 35 documents (5 + 5 seeds, averaged);" in text
+    assert "permutation" not in text
+    assert verdict({**clear, "noise_floor": 0.021}) == "undecided"
+    assert verdict({**clear, "noise_floor": None}) == "difference"
+    assert verdict({**clear, "interval": (-0.001, 0.04)}) == "undecided"
+
+
+def test_a_refusal_names_its_reason() -> None:
+    refused = result(estimate=None, interval=None, refused="the arms differ in their data: corpus (a; b).")
+    assert verdict(refused) == "refused"
+    assert WORDS.sentence(refused).endswith(
+        "OOD accuracy: not compared. The arms differ in their data: corpus (a; b)."
+    )

@@ -169,3 +169,82 @@ def test_longest_example(kind: str, options: dict, longest: int) -> None:
 def test_options_that_make_no_windows(options: dict) -> None:
     with pytest.raises(ValueError, match="seq_len|order"):
         packing("windows", **options)
+
+
+# --- strides ----------------------------------------------------------------------------------------
+
+
+def test_overlapping_windows_by_hand() -> None:
+    """20 tokens, windows of 8 every 3: they begin at 0, 3, 6, 9 and 12, and the last ends with the stream."""
+    plan = packing("windows", seq_len=8, stride=3, separator=False, order="corpus").plan(
+        np.array([9, 11]), 1, 0
+    )
+    tokens = joined([9, 11], [0, 1], False)
+    found = sorted((stream(plan.pieces(i)) for i in range(len(plan))), key=lambda w: tokens.index(w[0]))
+    assert found == [tokens[s : s + 8] for s in (0, 3, 6, 9, 12)]
+
+
+@given(lengths_, st.integers(1, 9), st.integers(1, 12), st.booleans(), st.sampled_from(ORDERS))
+def test_many_overlapping_windows_are_as_one_by_one(
+    lengths: list[int], seq_len: int, stride: int, separator: bool, order: str
+) -> None:
+    total = sum(lengths) + separator * len(lengths)
+    if total < seq_len:
+        return
+    plan = packing("windows", seq_len=seq_len, stride=stride, separator=separator, order=order).plan(
+        np.array(lengths), 3, 1
+    )
+    i = np.arange(len(plan))
+    pieces = plan.pieces_of(i)
+    flat: list[tuple[int, int, int]] = []
+    for d, a, b, separated in zip(*(x.tolist() for x in pieces[:4]), strict=True):
+        flat += [(d, a, b)] * (b > a) + [(SEPARATOR, 0, 1)] * separated
+    assert flat == [tuple(p) for j in i.tolist() for p in plan.pieces(j)]
+    assert pieces.lengths.tolist() == [seq_len] * len(plan)
+
+
+def test_the_order_of_windows_is_new_every_epoch() -> None:
+    make = packing("windows", seq_len=5, stride=2, order="corpus")
+    orders = {tuple(tuple(make.plan(np.array([90]), 1, e).pieces(i)) for i in range(40)) for e in range(3)}
+    assert len(orders) == 3
+
+
+# --- the published scheme ---------------------------------------------------------------------------
+
+
+def published(n_tokens: int, length: int, held_out: int) -> tuple[list[int], list[int]]:
+    """Starts of training and validation windows, as arrow-of-time.md section 3.1 words it."""
+    stride = (length - 1) // 2
+    indices = np.arange((n_tokens - length) // stride)
+    np.random.default_rng(42).shuffle(indices)
+    starts = (indices * stride).tolist()
+    return starts[: len(starts) - held_out], starts[len(starts) - held_out :]
+
+
+@given(lengths_, st.integers(3, 12), st.integers(1, 4))
+def test_window_shuffle_is_the_published_scheme(lengths: list[int], length: int, held_out: int) -> None:
+    tokens = joined(lengths, list(range(len(lengths))), False)
+    train, validation = published(len(tokens), length, held_out)
+    one = packing("window_shuffle", seq_len=length, held_out=held_out)
+    if not train:
+        with pytest.raises(UserError, match=rf"packing.held_out is {held_out} but|do not fill one window"):
+            one.plan(np.array(lengths), 1, 0)
+        return
+    plans = [one.plan(np.array(lengths), seed, epoch) for seed, epoch in ((1, 0), (2, 3))]
+    for plan in plans:
+        assert [stream(plan.pieces(i)) for i in range(len(plan))] == [tokens[s : s + length] for s in train]
+    kept = one.held_out_windows(np.array(lengths))
+    assert [stream(kept.pieces(i)) for i in range(len(kept))] == [tokens[s : s + length] for s in validation]
+    pieces = plans[0].pieces_of(np.arange(len(train)))
+    assert pieces.lengths.tolist() == [length] * len(train)
+
+
+def test_the_published_numbers() -> None:
+    """A = 256: stride 127, M = (N - A) // stride; the leak: a held-out token lies in a training window too."""
+    one, n = packing("window_shuffle", seq_len=256, held_out=50), 100_000
+    train, kept = one.plan(np.array([n]), 1, 0), one.held_out_windows(np.array([n]))
+    assert len(train) + len(kept) == (n - 256) // 127 == 785 and len(kept) == 50
+    starts = lambda plan: {plan.pieces(i)[0].start for i in range(len(plan))}
+    assert all(s % 127 == 0 for s in starts(train) | starts(kept))
+    neighbours = [s for s in starts(kept) if {s - 127, s + 127} & starts(train)]
+    assert len(neighbours) >= 45

@@ -147,13 +147,13 @@ def steps(config: RunConfig, runs_dir: Path) -> int | None:
 def vocabulary(config: RunConfig, runs_dir: Path) -> int | None:
     """Size of a run's vocabulary, special tokens included, if its token store is there."""
     from lexarium.foundation.files import MANIFEST
-    from lexarium.studies.assembly import make
+    from lexarium.studies.assembly import make_objective
     from lexarium.tokens.prepare import open_tokenizer
 
     folder = store_folder(config, runs_dir)
     if not (folder / MANIFEST).exists():
         return None
-    return make("objective", config.objective, open_tokenizer(config.tokenizer, folder)).vocab_size
+    return make_objective(config, open_tokenizer(config.tokenizer, folder)).vocab_size
 
 
 def documents(config: RunConfig, runs_dir: Path) -> int | None:

@@ -14,6 +14,7 @@ from lexarium.contracts.tools import Sentences, Test, need
 from lexarium.foundation import rng
 from lexarium.foundation.types import Example
 from lexarium.tokens.block import Block, keeps_up
+from lexarium.tokens.direction import views_of
 from lexarium.tokens.tokenizers import save_tokenizer
 
 DOCUMENTS = 2000
@@ -179,9 +180,13 @@ def _tokenizer_files(cls: Any, config: Any, trained: Callable[[], Any], texts: l
 
 
 def directions(cls: Any, config: Any) -> Iterator[Test]:
-    """Contract of a direction."""
-    direction = cls(config)
+    """Contract of a direction, asked of each of its views."""
+    for name, direction in views_of(cls(config)).items():
+        for title, test in _direction(direction):
+            yield f"{title} ({name})" if name else title, test
 
+
+def _direction(direction: Any) -> Iterator[Test]:
     def example(n: int) -> Example:
         ids = np.arange(10, 10 + n)
         segment = (np.arange(n) >= n // 2).astype(np.int64)
@@ -214,6 +219,7 @@ def directions(cls: Any, config: Any) -> Iterator[Test]:
         for sizes in ((9,), (4, 4, 4), (3, 1, 8)):
             together = direction.apply_block(Block.of([example(n) for n in sizes]))
             for one, found in zip(map(direction.apply, map(example, sizes)), together, strict=True):
+                need(one.start == found.start, "apply_block: another start")
                 for name in ("ids", "position", "segment"):
                     need(
                         np.array_equal(getattr(one, name), getattr(found, name)), f"apply_block: other {name}"
@@ -233,6 +239,7 @@ def directions(cls: Any, config: Any) -> Iterator[Test]:
 def packings(cls: Any, config: Any) -> Iterator[Test]:
     """Contract of a packing."""
     packing = cls(config)
+    overlaps = getattr(packing, "overlaps", False)
     lengths = rng.generator(1, "lengths").integers(1, min(13, packing.longest + 1), size=60)
 
     def pieces(seed: int, epoch: int) -> list[list[tuple[int, int, int]]]:
@@ -243,9 +250,14 @@ def packings(cls: Any, config: Any) -> Iterator[Test]:
         seen: set[tuple[int, int]] = set()
         for document, start, stop in itertools.chain(*pieces(1, 0)):
             for place in range(start, stop) if document >= 0 else ():
-                need((document, place) not in seen, f"token {place} of document {document} comes twice")
+                need(
+                    overlaps or (document, place) not in seen,
+                    f"token {place} of document {document} comes twice",
+                )
                 need(place < lengths[document], f"document {document} has no token {place}")
                 seen.add((document, place))
+        if overlaps:
+            return f"windows overlap: {len(seen)} tokens at least once"
         left = int(lengths.sum()) - len(seen)
         need(left < packing.longest, f"{left} tokens never come, more than one example")
         return f"{len(seen)} tokens once, {left} left over"

@@ -17,7 +17,7 @@ from lexarium.foundation.types import Batch, Document, Example
 SMALL: dict[str, Any] = {
     "n_layers": 2, "n_encoder_layers": 2, "n_heads": 2, "d_model": 32, "d_ff": 64, "d_embedding": 32,
     "max_positions": 64, "dropout": 0.0, "sizes": {"train": 200, "val": 20, "test": 20, "ood": 20},
-    "seq_len": 16, "max_length": 64, "period": 10, "limit": 20, "vocab_size": 300,
+    "seq_len": 16, "held_out": 5, "max_length": 64, "period": 10, "limit": 20, "vocab_size": 300,
 }  # fmt: skip
 """Values tried for options of these names, so that a check takes seconds."""
 TOLERANCE = 1e-4
@@ -50,7 +50,7 @@ def small_config(cls: Any, name: str, options: Mapping[tuple[str | int, ...], An
     """The component's config with the given options, the others small where that is valid."""
     given = overlay(Source({"type": name}), options, "command line")
     reduced = {k: v for k, v in SMALL.items() if k in cls.Config.model_fields and k not in given.data}
-    required = {k: v for k, v in reduced.items() if k in ("seq_len", "period", "sizes")}
+    required = {k: v for k, v in reduced.items() if k in ("seq_len", "held_out", "period", "sizes")}
     for small in (reduced, required, {}):
         try:
             return validate(cls.Config, Source({**small, **given.data}, given.origins))

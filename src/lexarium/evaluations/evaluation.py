@@ -51,9 +51,12 @@ class EvaluationData:
         store: TokenStore,
         tokenizer: Any,
         view: ViewConfig | None = None,
+        packing: Any = None,
         corpus: Corpus | None = None,
     ) -> None:
-        self.store, self.tokenizer, self._view, self._corpus = store, tokenizer, view, corpus
+        """`packing`: of the run's training data, where it is known."""
+        self.store, self.tokenizer, self.packing = store, tokenizer, packing
+        self._view, self._corpus = view, corpus
         self._documents: dict[str, list[Document]] = {}
 
     @property

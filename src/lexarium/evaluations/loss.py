@@ -4,7 +4,8 @@ For every split the mean negative log-probability per predicted token, in nats (
 (`val.perplexity`), the mean over documents of their sums (`val.per_document`), and the same mean over
 slices: values of a channel (`val.half.0`, `val.half.1`: first and second half of a sentence pair) and
 levels of a document field (`val.kind.quest`). A token belongs to the slice of the token that is
-predicted; eos belongs to the slice of the last token.
+predicted; eos belongs to the slice of the last token. A model that reads in two directions gives every
+metric twice: `val.forward`, `val.backward`, `val.forward.perplexity`, ...
 
 Where the corpus knows its floor (the entropy of its documents, `EvaluationData.floors`), also the loss above it, in
 nats per token: `val.excess`, and `val.half.1.excess` for a slice by a channel. That is the mean loss less the floor
@@ -47,7 +48,7 @@ class Loss:
 
     def __init__(self, config: Config, data: EvaluationData) -> None:
         self.config, self.data = config, data
-        self._prepared: dict[str, Any] = {}
+        self._prepared: dict[tuple[str, str], Any] = {}
         for split in config.splits:
             view = data.view(split)
             missing = [c for c in config.by_channel if c not in view.split.channel_names]
@@ -62,40 +63,57 @@ class Loss:
         """Metrics per split and slice; one item per document."""
         metrics: dict[str, float | int] = {}
         items: dict[str, list[Any]] = {"split": [], "document": [], "text": [], "loss": [], "tokens": []}
+        views = scorer.views()
         for split in self.config.splits:
-            self._split(split, scorer, metrics, items)
+            for name, asked in views.items():
+                self._split(split, name, asked, metrics, items)
+            if len(views) > 1:
+                items.setdefault("direction", []).extend(
+                    [name for name in views for _ in range(self._count(split))]
+                )
         return Result(metrics, items)
 
+    def _count(self, split: str) -> int:
+        """Documents of a split that are asked about."""
+        n = len(self.data.view(split))
+        return min(n, self.config.limit or n)
+
     def _split(
-        self, split: str, scorer: Any, metrics: dict[str, float | int], items: dict[str, list[Any]]
+        self,
+        split: str,
+        name: str,
+        scorer: Any,
+        metrics: dict[str, float | int],
+        items: dict[str, list[Any]],
     ) -> None:
-        view = self.data.view(split)
-        n = min(len(view), self.config.limit or len(view))
-        if split not in self._prepared:
+        """`name`: of the direction asked in, "" when there is one."""
+        view, n = self.data.view(split), self._count(split)
+        if (split, name) not in self._prepared:
             examples = [
                 e for _, e in zip(range(n), in_order(view, scorer._direction, scorer.objective), strict=False)
             ]
-            self._prepared[split] = examples
-        scores = scorer.token_scores(self._prepared[split])
+            self._prepared[split, name] = examples
+        scores = scorer.token_scores(self._prepared[split, name])
         losses = [-s for s in scores]
         sums = np.array([np.nansum(x) for x in losses])
         counts = np.array([int((~np.isnan(x)).sum()) for x in losses])
         mean = float(sums.sum() / counts.sum())
-        metrics[split] = mean
-        metrics[f"{split}.perplexity"] = math.exp(min(mean, 700.0))
-        metrics[f"{split}.per_document"] = float(sums.mean())
-        metrics[f"{split}.tokens"] = int(counts.sum())
+        prefix = f"{split}.{name}" if name else split
+        metrics[prefix] = mean
+        metrics[f"{prefix}.perplexity"] = math.exp(min(mean, 700.0))
+        metrics[f"{prefix}.per_document"] = float(sums.mean())
+        metrics[f"{prefix}.tokens"] = int(counts.sum())
         text = [d.text for d in self.data.documents(split)[:n]]
-        floors = self._floors(scorer.direction, text, losses)
+        floors = self._floors(name or scorer.direction, text, losses)
         if "" in floors:
-            metrics[f"{split}.excess"] = float((sums.sum() - n * floors[""]) / counts.sum())
-        for name in self.config.by_channel:
-            self._by_channel(split, view, name, losses, floors, metrics)
-        for name in self.config.by_field:
-            values = view.split.fields[name][view.documents][:n]
+            metrics[f"{prefix}.excess"] = float((sums.sum() - n * floors[""]) / counts.sum())
+        for channel in self.config.by_channel:
+            self._by_channel(prefix, view, channel, losses, floors, metrics)
+        for field in self.config.by_field:
+            values = view.split.fields[field][view.documents][:n]
             for level in sorted(set(values.tolist()), key=str):
                 chosen = values == level
-                metrics[f"{split}.{name}.{level}"] = float(sums[chosen].sum() / counts[chosen].sum())
+                metrics[f"{prefix}.{field}.{level}"] = float(sums[chosen].sum() / counts[chosen].sum())
         items["split"] += [split] * n
         items["document"] += list(range(n))
         items["text"] += text

@@ -5,6 +5,7 @@ it (so the treatment of `bos` is the one of training: with `objective.bos` the f
 from `bos`, without it the first token has no score), sorts by length, batches, and puts the answers back
 in order. A prefix is a text, or a pair (given, begun): what an encoder-decoder reads and what its decoder
 has produced so far; a language model reads one after the other. Dropout is off: no token keys are given.
+A model that reads in two directions is asked in each of them (`views`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from lexarium.evaluations.decoding import (
 )
 from lexarium.foundation.types import Batch, Document, Example, Output, State, UserError
 from lexarium.objectives.framing import log_probabilities
+from lexarium.tokens.block import Block, keeps_up
+from lexarium.tokens.direction import views_of
 
 Prefix = str | tuple[str, str]
 BATCH_TOKENS = 4096
@@ -53,9 +56,19 @@ class Scorer:
         self.model, self.objective, self.tokenizer = model, objective, tokenizer
         self._direction, self.device, self.precision = direction, torch.device(device), precision
         self.direction: str = direction.name
+        start = getattr(direction, "start", "")
+        self._start = {"start": start} if start else {}
         self.roles = objective.roles
         self.vocab_size = objective.vocab_size
         self._batch_tokens = batch_tokens
+
+    def views(self) -> dict[str, Scorer]:
+        """A scorer for each direction the model reads in, by name; itself, named "", where there is but one."""
+        found = views_of(self._direction)
+        if list(found) == [""]:
+            return {"": self}
+        rest = (self.tokenizer, self.device, self.precision, self._batch_tokens)
+        return {name: Scorer(self.model, self.objective, view, *rest) for name, view in found.items()}
 
     # -- questions -----------------------------------------------------------------------------------
 
@@ -98,14 +111,7 @@ class Scorer:
         found: list[np.ndarray] = [np.zeros(0)] * len(examples)
         for chosen in self._batches([len(e) + 2 for e in examples]):
             group = [examples[i] for i in chosen]
-            batch = self.objective.collate(group)
-            with self._inference():
-                output = self._forward(batch)
-                labels = batch.targets["labels"].to(self.device)
-                scores = log_probabilities(output, labels.clamp_min(0)).double().cpu().numpy()
-            scores[np.isnan(scores)] = -np.inf
-            scores = scores[(labels >= 0).cpu().numpy()]  # -100: left out of the loss
-            start = 0
+            scores, start = self._predicted(group), 0
             for i, example in zip(chosen, group, strict=True):
                 places = self.objective.scored(example)
                 values = np.full(len(example) + 1, np.nan)
@@ -113,6 +119,31 @@ class Scorer:
                 start += len(places)
                 values[:-1] = self._direction.undo(values[:-1])
                 found[i] = values
+        return found
+
+    def window_scores(self, windows: Block) -> np.ndarray:
+        """(B, P) float64: log-probabilities (nats) of what is predicted in each example, in READING order.
+
+        `windows` are in corpus order and equally long. P is their length, one more with eos, one less without bos.
+        """
+        if windows.width is None:
+            raise ValueError("window_scores takes examples of one length")
+        turn = self._direction
+        together = keeps_up(turn, "apply_block", "apply")
+        moved = turn.apply_block(windows) if together else Block.of([turn.apply(e) for e in windows])
+        size = max(1, self._batch_tokens // (windows.width + 1))
+        parts = [self._predicted(moved[i : i + size]) for i in range(0, len(moved), size)]
+        return np.concatenate(parts).reshape(len(windows), -1)
+
+    def _predicted(self, examples: Sequence[Example]) -> np.ndarray:
+        """(N,) float64: log-probabilities of the targets of one batch, in the order of `objective.scored`."""
+        batch = self.objective.collate(examples)
+        with self._inference():
+            output = self._forward(batch)
+            labels = batch.targets["labels"].to(self.device)
+            scores = log_probabilities(output, labels.clamp_min(0)).double().cpu().numpy()
+        scores[np.isnan(scores)] = -np.inf
+        found: np.ndarray = scores[(labels >= 0).cpu().numpy()]  # -100: left out of the loss
         return found
 
     def generate(
@@ -176,7 +207,7 @@ class Scorer:
         rows = [self._read(p) for p in prefixes]
         found: list[np.ndarray] = [np.zeros(0)] * len(rows)
         for chosen in self._batches([len(a) + len(b) for a, b in rows]):
-            batch, last = self.objective.read([rows[i] for i in chosen])
+            batch, last = self._contexts([rows[i] for i in chosen])
             with self._inference():
                 output = self._forward(batch, layers=[])
                 assert output.layers is not None
@@ -187,7 +218,8 @@ class Scorer:
                 stacked = torch.stack(output.layers).float().cpu().numpy()
             start = 0
             for k, (i, end) in enumerate(zip(chosen, last.tolist(), strict=True)):
-                framed = int(batch.inputs["tokens"][k, 0]) == self.roles.ids.get("bos")
+                first = self._start.get("start", "bos")
+                framed = int(batch.inputs["tokens"][k, 0]) == self.roles.ids.get(first)
                 found[i] = stacked[:, start + int(framed) : end + 1]
                 start = end + 1
         return found
@@ -215,8 +247,13 @@ class Scorer:
             yield order[start:stop]
             start = stop
 
+    def _contexts(self, contexts: Sequence[Context]) -> tuple[Batch, Tensor]:
+        """What the model reads of prefixes, in the direction it is asked in, and where the last state of each lies."""
+        found: tuple[Batch, Tensor] = self.objective.read(contexts, **self._start)
+        return found
+
     def _next(self, contexts: Sequence[Context]) -> Tensor:
-        batch, last = self.objective.read(contexts)
+        batch, last = self._contexts(contexts)
         with self._inference():
             return self._scores(self._forward(batch), last)
 
@@ -235,7 +272,7 @@ class Scorer:
 
     def _framed(self, row: Row) -> int:
         """Tokens of a row as the model reads it."""
-        return int(self.objective.read([row.context])[0].inputs["tokens"].shape[1])
+        return int(self._contexts([row.context])[0].inputs["tokens"].shape[1])
 
     def _readings(self, rows: list[Row], max_new_tokens: int) -> Iterator[tuple[list[Row], Reading]]:
         """Groups of rows to be grown together, and how to read them."""
@@ -257,10 +294,11 @@ class Scorer:
             self.objective, "appends", "read"
         ):
             return False
-        return self.objective.read(contexts)[0].inputs.keys() & self.model.consumes <= taken
+        consumes: frozenset[str] = self.model.consumes  # type: ignore[assignment]
+        return consumes & self._contexts(contexts)[0].inputs.keys() <= taken
 
     def _begin(self, contexts: Sequence[Context]) -> tuple[Tensor, list[int], State]:
-        batch, last = self.objective.read(contexts)
+        batch, last = self._contexts(contexts)
         output, state = self._forward(batch, self.model.advance)
         return self._scores(output, last), _lengths(last), state
 
@@ -273,7 +311,7 @@ class Scorer:
         scores: dict[int, Tensor] = {}
         lengths = [0] * len(rows)
         for chosen in self._batches([len(row.given) + len(row.ids) - row.start for row in rows]):
-            batch, last = self.objective.read([rows[i].context for i in chosen])
+            batch, last = self._contexts([rows[i].context for i in chosen])
             found = self._scores(self._forward(batch), last)
             for i, values, length in zip(chosen, found, _lengths(last), strict=True):
                 scores[i], lengths[i] = values, length

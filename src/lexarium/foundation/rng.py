@@ -36,6 +36,11 @@ def generator(seed: int, *names: str | int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key(seed, *names)))
 
 
+def legacy_shuffle(n: int, seed: int) -> np.ndarray:
+    """(n,) int64: range(n) as numpy's default generator (PCG64) shuffles it: how published code draws splits."""
+    return np.random.default_rng(seed).permutation(n)
+
+
 def torch_generator(seed: int, *names: str | int) -> torch.Generator:
     """A CPU torch generator for this name."""
     import torch

@@ -134,7 +134,8 @@ class Example:
 
     ids (L,) int64; position (L,) position within the document; segment (L,) document number within
     the example; channels name -> (L,). `index` is the global number of the example: epoch * len(plan)
-    + place in the epoch's order, and is what keyed randomness hashes.
+    + place in the epoch's order, and is what keyed randomness hashes. `start` is the role of the token
+    that is read first; "" = bos.
     """
 
     ids: np.ndarray
@@ -144,6 +145,7 @@ class Example:
     documents: tuple[int, ...]
     index: int
     epoch: int = 0
+    start: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)

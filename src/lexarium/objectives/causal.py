@@ -1,7 +1,8 @@
 """Next-token prediction: the loss of every position of the row, in reading order.
 
 A row is `bos w1 ... wn` and its targets `w1 ... wn eos` (either frame token can be switched off; without
-`bos` the first token is read but not predicted). The single loss term `ce` is the sum over predicted
+`bos` the first token is read but not predicted). A direction that reads in several ways puts a token of its
+own in the place of bos (`Example.start`). The single loss term `ce` is the sum over predicted
 tokens, divided once by their number over the whole global batch.
 """
 
@@ -39,6 +40,8 @@ class Causal:
     answers = frozenset({"token_scores", "next_scores", "generate"})
     channels: tuple[str, ...] = ()
     appends = True  # a longer prefix is read as the same row, with its new tokens at the end
+    starts = True
+    """Rows may begin with a direction's own token in the place of bos."""
 
     class Config(ComponentConfig):
         """Options of `causal`."""
@@ -65,7 +68,7 @@ class Causal:
     def collate(self, examples: Sequence[Example], dropout_key: int | None = None) -> Batch:
         """Rows of examples, padded; targets `labels` (N,) in the order of the real tokens."""
         block, config, roles = Block.of(examples), self.config, self.roles
-        bos, eos = roles["bos"] if config.bos else None, roles["eos"] if config.eos else None
+        bos, eos = self._starts(block) if config.bos else None, roles["eos"] if config.eos else None
         framed = frame(block.ids, block.lengths, bos, eos, roles["pad"])
         inputs = {"tokens": torch.from_numpy(framed.table)}
         if framed.mask is not None:
@@ -81,6 +84,12 @@ class Causal:
             )
         targets = {"labels": torch.from_numpy(framed.labels)}
         return Batch(inputs, targets, {"ce": float(n)}, tuple(block.numbers.tolist()), n)
+
+    def _starts(self, block: Block) -> int | np.ndarray:
+        """The id each row begins with."""
+        if block.start is None:
+            return self.roles["bos"]
+        return np.array([self.roles[role or "bos"] for role in block.start.tolist()])
 
     def _documents(self, block: Block, framed: Framed) -> dict[str, Tensor]:
         """`segment`, `position` and `document_ends` of rows that hold several documents; bos belongs to the first."""
@@ -114,12 +123,15 @@ class Causal:
 
     # -- asking the trained model --------------------------------------------------------------------
 
-    def read(self, prefixes: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Batch, Tensor]:
+    def read(
+        self, prefixes: Sequence[tuple[np.ndarray, np.ndarray]], start: str = ""
+    ) -> tuple[Batch, Tensor]:
         """A batch of (given, begun) prefixes and (B,) the flat index of the state that predicts what follows.
 
-        `given` and `begun` are ids in reading order; for a language model they simply follow each other.
+        `given` and `begun` are ids in reading order; for a language model they simply follow each other. `start`: the
+        role that takes the place of bos.
         """
-        bos = [self.roles["bos"]] if self.config.bos else []
+        bos = [self.roles[start or "bos"]] if self.config.bos else []
         rows = [np.concatenate([bos, given, begun]).astype(np.int64) for given, begun in prefixes]
         if any(len(row) == 0 for row in rows):
             raise UserError("an empty prefix needs objective.bos: there is nothing to predict from")

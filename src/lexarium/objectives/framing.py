@@ -53,8 +53,13 @@ class Framed(NamedTuple):
     """(B,) int64: real tokens of each row."""
 
 
-def frame(ids: np.ndarray, lengths: np.ndarray, bos: int | None, eos: int | None, pad: int) -> Framed:
-    """Joined ids (N,) of rows of `lengths` (B,), with bos before and eos after each, as far as they are given."""
+def frame(
+    ids: np.ndarray, lengths: np.ndarray, bos: int | np.ndarray | None, eos: int | None, pad: int
+) -> Framed:
+    """Joined ids (N,) of rows of `lengths` (B,), with bos before and eos after each, as far as they are given.
+
+    `bos` is one id for all rows, or one for each (B,).
+    """
     before, after = int(bos is not None), int(eos is not None)
     real, longest = lengths + (before + after - 1), int(lengths.max())
     rows = pad_joined(ids, lengths, pad)

@@ -347,9 +347,13 @@ class Drawing:
             low, high = result["interval"] or (result["estimate"], result["estimate"])
             row = wrap(" | ".join(parts), 30)
             rows.append({"row": row, "estimate": result["estimate"], "low": low, "high": high})
-        kind = {"ratio": "ratio", "relative": "relative change", "difference": "difference"}[form]
+        kind = {"ratio": "ratio", "relative": "relative change", "symmetric": "symmetric difference"}.get(
+            form, "difference"
+        )
         title = title_lines(f"{kind}, {comparisons[0]}" if same else kind)
-        axis = {"tickCount": 6, "format": "+%"} if form == "relative" else {"tickCount": 6}
+        small = max(abs(row[k]) for row in rows for k in ("low", "high")) < 0.1
+        percents = {"tickCount": 6, "format": "+.1%" if small else "+%"}
+        axis = percents if form in ("relative", "symmetric") else {"tickCount": 6}
         x = encode("low", title=title, scale={"zero": form != "ratio"}, axis=axis)
         y = encode("row", "N", sort=[row["row"] for row in rows], title=None, axis=row_axis())
         tips = [encode("estimate"), encode("low"), encode("high")]

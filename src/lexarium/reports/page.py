@@ -27,6 +27,7 @@ from lexarium.reports import words as w
 from lexarium.reports.charts import Drawing
 from lexarium.reports.context import config_differences, missing, run_records
 from lexarium.reports.figures import DARK, DASHES, LIGHT, Figure, look, svg
+from lexarium.reports.gap_charts import gap_figures
 from lexarium.reports.tables import add_words, csv_files
 from lexarium.studies.compare import (
     Contrast,
@@ -38,6 +39,7 @@ from lexarium.studies.compare import (
     contrasts_of,
     report_of,
 )
+from lexarium.studies.gaps import gaps
 from lexarium.studies.intervals import SEEDS_FOR_TESTS
 from lexarium.studies.stability import stability, summarise
 
@@ -98,6 +100,7 @@ def results_of(
         "complete": counts.get("done", 0) == len(table.runs) and bool(table.runs),
         "answer": [r["sentence"] for r in compared if r["contrast"] == 0],
         "contrasts": compared,
+        "gaps": gaps(contrasts, table, compared),
         "arms": _arm_groups(table, contrasts, report),
         "stability": _stability(table, contrasts, report),
         "runs": run_records(runs_dir, table),
@@ -181,6 +184,7 @@ def draw(
     groups = results["arms"]
     figures = [drawing.points(group["arms"], group["metric"] in joined) for group in groups]
     figures += drawing.contrasts(results["contrasts"])
+    figures += gap_figures(drawing, results["gaps"])
     figures += [drawing.curves(metric) for metric in report.curves or _metrics(contrasts, table)]
     shown = report.distribution or [c.metric for c in contrasts]
     figures += [
@@ -261,6 +265,7 @@ def render(
     environment.filters |= {
         "number": w.number,
         "percent": w.percent,
+        "change": w.change,
         "interval": w.interval,
         "p_value": w.p_value,
         "duration": w.duration,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 COLOURS = {"supported": "green", "difference": "green", "contradicted": "red", "undecided": "yellow"}
+COLOURS |= {"refused": "red"}
 SHOWN_MISSING = 10
 
 
@@ -94,7 +95,8 @@ def _contrast_table(results: Mapping[str, Any], words: Words) -> Any:
             words.bounds(result, result["interval"]),
             p_value(result["p_adjusted"]),
             number(result["effect_size"]),
-            f"{result['n']['from']} + {result['n']['to']}",
+            f"{result['n']['from']} + {result['n']['to']}"
+            + (f"\n{result['windows']['windows']:,} windows" if result["windows"] else ""),
         )
         table.add_row(*(Text(cell) for cell in cells))
     return table
@@ -155,6 +157,8 @@ def csv_files(results: Mapping[str, Any], table: Table, curves: Sequence[str]) -
             ]
         ),
     }
+    if results["gaps"]:
+        files["gaps.csv"] = _csv(_gap_rows(results))
     if results["stability"]:
         rows = [{**_levels(r["levels"], axes), **r} for r in results["stability"]["runs"]]
         files["stability.csv"] = _csv([{k: v for k, v in row.items() if k != "levels"} for row in rows])
@@ -190,11 +194,29 @@ def _contrast_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         "bootstrap_interval",
         "bootstrap_method",
     ]
+    keys += ["standard_error", "noise_floor", "noise_pairs", "refused"]
     keys += ["p", "p_adjusted", "p_method", "correction", "effect_size", "effect_size_method", "verdict"]
     return [
         _flat({k: r[k] for k in keys})
-        | {"n_from": r["n"]["from"], "n_to": r["n"]["to"], "where": _where(r), "sentence": r["sentence"]}
+        | {
+            "n_from": r["n"]["from"],
+            "n_to": r["n"]["to"],
+            **(r["windows"] or {"windows": None, "blocks": None}),
+        }
+        | {"where": _where(r), "sentence": r["sentence"]}
         for r in results["contrasts"]
+    ]
+
+
+def _gap_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Steps, context and positions of every gap, told apart by `curve`."""
+    return [
+        {k: gap[k] for k in ("metric", "axis", "from", "to", "as")}
+        | {"where": _where(gap), "curve": curve}
+        | row
+        for gap in results["gaps"]
+        for curve in ("steps", "context", "positions")
+        for row in gap[curve]
     ]
 
 

@@ -3,8 +3,10 @@
 A result is told in one sentence that claims no more than its statistics allow, and one `verdict`:
 
 * `none`        no estimate yet;
+* `refused`     the arms must not be compared; the sentence names what differs;
 * `estimate`    an estimate, but no interval and no p;
-* `undecided`   the interval includes no difference, or the corrected p is above 1 - confidence;
+* `undecided`   the interval includes no difference, or the corrected p is above 1 - confidence, or windows of the
+                same text were compared and two seeds of one arm differ as much as the arms do;
 * `supported` / `contradicted`   decided, in or against the direction the contrast expects;
 * `difference`  decided, and the contrast states no expectation.
 
@@ -25,6 +27,7 @@ NBSP = "\u00a0"
 
 VERDICTS = {
     "none": "No result yet",
+    "refused": "Not comparable",
     "estimate": "Estimate only",
     "undecided": "Not decided",
     "supported": "As the claim predicts",
@@ -68,6 +71,13 @@ def percent(value: float | None, signed: bool = False) -> str:
         else f"{size:.2g}"
     )
     return (MINUS if value < 0 else "+" if signed and value else "") + text + "%"
+
+
+def change(value: float | None, signed: bool = False) -> str:
+    """A relative difference as percent; small ones, which is what gaps are, with one more digit."""
+    if value is None or not 0.001 <= abs(value) < 0.03 or abs(value) * 100 == round(abs(value) * 100):
+        return percent(value, signed)
+    return (MINUS if value < 0 else "+" if signed else "") + f"{abs(value) * 100:.2f}%"
 
 
 def p_value(p: float | None) -> str:
@@ -130,8 +140,8 @@ class Words:
 
     def value(self, result: Mapping[str, Any], value: float | None, signed: bool = False) -> str:
         """An estimate of a contrast, in the form it is stated in."""
-        if result["as"] == "relative":
-            return percent(value, signed)
+        if result["as"] in ("relative", "symmetric"):
+            return change(value, signed)
         return number(value) if result["as"] == "ratio" else number(value, signed)
 
     def bounds(self, result: Mapping[str, Any], bounds: Sequence[float] | None) -> str:
@@ -148,7 +158,9 @@ class Words:
         scope = [f"{self.metric(a)} {self.level(a, v)}" for a, v in result["where"].items()]
         scope += [] if result["at"] == "final" else [result["at_label"]]
         metric = self.metric(result["metric"]) + (f" ({'; '.join(scope)})" if scope else "")
-        if result["estimate"] is None:
+        if result["refused"]:
+            text = f"{metric}: not compared. {result['refused'][:1].upper()}{result['refused'][1:]}"
+        elif result["estimate"] is None:
             text = (
                 f"{metric}: no answer yet. {' '.join(result['notes'][:1]) or 'No value in one of the arms.'}"
             )
@@ -167,6 +179,8 @@ class Words:
         if abs(estimate) < 1e-12:
             return f"the same with {to} as with {other}"
         more = "higher" if estimate > 0 else "lower"
+        if result["as"] == "symmetric":
+            more = f"of their mean {more}"
         return f"{self.value(result, abs(estimate))} {more} with {to} than with {other}"
 
     def _support(self, result: Mapping[str, Any]) -> str:
@@ -179,6 +193,11 @@ class Words:
         text = ""
         if result["interval"]:
             text += f", {result['confidence']:.0%} interval {self.bounds(result, result['interval'])}"
+        if found := result["windows"]:
+            windows, documents = many(found["windows"], "window"), many(found["blocks"], "document")
+            text += f", from {windows} of {documents} ({seeds}, averaged)"
+            text += "" if result["interval"] else "; no interval can be given"
+            return text + self._noise(result)
         text += f", from {seeds}"
         if result["p"] is not None:
             corrected = result["p_adjusted"] != result["p"]
@@ -189,7 +208,13 @@ class Words:
             text += "; too few seeds for a permutation test"
         else:
             text += "; no interval can be given"
-        return text
+        return text + self._noise(result)
+
+    def _noise(self, result: Mapping[str, Any]) -> str:
+        """How much seeds of one arm differ: what a relative difference has to beat."""
+        if result["as"] not in ("relative", "symmetric") or result["noise_floor"] is None:
+            return ""
+        return f"; two seeds of one arm differ by {change(result['noise_floor'])} on average"
 
     def expectation(self, result: Mapping[str, Any]) -> str:
         """What the claim predicts for this contrast, or nothing."""
@@ -201,6 +226,8 @@ class Words:
 
 def verdict(result: Mapping[str, Any]) -> str:
     """One of the keys of `VERDICTS`."""
+    if result["refused"]:
+        return "refused"
     if result["estimate"] is None:
         return "none"
     if result["interval"] is None and result["p"] is None:
@@ -210,6 +237,8 @@ def verdict(result: Mapping[str, Any]) -> str:
     decided = bounds is None or bounds[0] > null or bounds[1] < null
     if result["p_adjusted"] is not None:
         decided = decided and result["p_adjusted"] <= 1 - result["confidence"] + 1e-12
+    if result["windows"] and result["noise_floor"] is not None:  # that interval does not cover training
+        decided = decided and abs(result["estimate"] - null) > result["noise_floor"]
     if not decided:
         return "undecided"
     if not result["expect"]:

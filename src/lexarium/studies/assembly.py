@@ -33,6 +33,15 @@ def make(kind: str, config: Any, *arguments: Any) -> Any:
     return registry.find(kind, config.type)(config, *arguments)
 
 
+def make_objective(config: RunConfig, tokenizer: Any) -> Any:
+    """The objective of a run, with the special tokens of its direction behind those of its own."""
+    objective = make("objective", config.objective, tokenizer)
+    if more := registry.find("direction", config.direction.type).extra_tokens:
+        objective.roles = objective.roles.extended(more)
+        objective.vocab_size = objective.roles.vocab_size
+    return objective
+
+
 class Parts:
     """The objects of a run, built when first asked for."""
 
@@ -77,19 +86,25 @@ class Parts:
     @cached_property
     def objective(self) -> Any:
         """The objective, which knows the special tokens and the size of the vocabulary."""
-        return make("objective", self.config.objective, self.tokenizer)
+        return make_objective(self.config, self.tokenizer)
+
+    @cached_property
+    def packing(self) -> Any:
+        """The packing."""
+        return make("packing", self.config.packing)
 
     @cached_property
     def direction(self) -> Any:
         """The direction."""
-        return make("direction", self.config.direction)
+        found = make("direction", self.config.direction)
+        return found.for_length(self.packing.longest) if getattr(found, "one_length", False) else found
 
     def loader(self, world: World, keyed: bool) -> Loader:
         """Training batches."""
         c = self.config
         return Loader(
             self.store.view("train", c.view),
-            make("packing", c.packing),
+            self.packing,
             self.direction,
             self.objective,
             global_batch_size=c.train.global_batch_size,
@@ -110,9 +125,8 @@ class Parts:
 
     def evaluation_data(self) -> EvaluationData:
         """What the run's evaluations may look at."""
-        return EvaluationData(
-            self.store, self.tokenizer, self.config.view, make("corpus", self.config.corpus)
-        )
+        corpus = make("corpus", self.config.corpus)
+        return EvaluationData(self.store, self.tokenizer, self.config.view, self.packing, corpus)
 
 
 def _vocabulary_difference(mine: Any, theirs: Any) -> str:

@@ -7,8 +7,10 @@ contrast for every combination of their levels. What cannot be used (a run that 
 that was not measured, a value that is not finite) is named in `missing`; nothing is dropped silently. The
 statistics are in `intervals.py`.
 
+`unit: block` compares window by window instead (`windows.py`): seeds are averaged, documents are the unit.
 `at` says which evaluation of a run counts. `best` is chosen on the metric itself and so is optimistic; it
-carries its own label everywhere and never passes for `final`.
+carries its own label everywhere and never passes for `final`. Two directions are never compared at unequal
+steps or under unequal schedules: the loss moves by more than the gap.
 """
 
 from __future__ import annotations
@@ -21,9 +23,18 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from lexarium.foundation.config import Config
 from lexarium.foundation.types import UserError
-from lexarium.studies.intervals import SEEDS_FOR_TESTS, adjust, describe, effect
+from lexarium.studies.intervals import (
+    SEEDS_FOR_TESTS,
+    Effect,
+    adjust,
+    block_effect,
+    describe,
+    effect,
+    noise_floor,
+)
 from lexarium.studies.results import RunRow, Table, collect, level_text
 from lexarium.studies.stability import StabilityConfig
+from lexarium.studies.windows import Incomparable, same_windows, unequal, window_losses
 
 __all__ = ["At", "Contrast", "MeanOver", "Reference", "ReportConfig", "RunRow", "Table", "arms", "check"]
 __all__ += ["collect", "compare", "contrasts_of", "report_of"]
@@ -74,10 +85,11 @@ class Contrast(_Aliased):
     """The level compared with."""
     to: Level
     """The level of interest: the estimate is `to` minus (or divided by) `from`."""
-    as_: Literal["difference", "relative", "ratio"] = Field("difference", alias="as")
-    """`difference` of means, `ratio` of means, or `relative`: the ratio less one."""
-    unit: Literal["seed"] = "seed"
-    """What varies at random and is counted."""
+    as_: Literal["difference", "relative", "ratio", "symmetric"] = Field("difference", alias="as")
+    """`difference` of means, `ratio` of means, `relative`: the ratio less one, or `symmetric`: the difference
+    divided by the mean of both."""
+    unit: Literal["seed", "block"] = "seed"
+    """What varies at random and is counted: runs of different seeds, or documents of an evaluation of windows."""
     at: At = "final"
     """Which evaluation counts: `final`, `best`, a step, or `{mean_over: [a, b]}`."""
     where: dict[str, Level] = {}
@@ -104,6 +116,8 @@ class Contrast(_Aliased):
             raise ValueError("`at: best` needs `better: higher` or `better: lower`")
         if self.paired and not self.pairing:
             raise ValueError("`paired: true` needs `pairing`: the reason why equal seeds belong together")
+        if self.unit == "block" and not isinstance(self.at, int) and self.at != "final":
+            raise ValueError("`unit: block` reads the windows of one step: `at` is `final` or a step")
         if self.axis in self.where:
             raise ValueError(f"`where` fixes {self.axis!r}, the axis that is compared")
         return self
@@ -329,17 +343,10 @@ def _contrast(contrast: Contrast, number: int, table: Table, where: dict[str, st
                 f"Seeds without a partner in the other arm are left out: {', '.join(map(str, alone))}."
             )
     values = {side: [p["value"] for p in found] for side, found in used.items()}
-    levels_of_test = sorted((contrast.from_, contrast.to))
-    found = effect(
-        values["from"],
-        values["to"],
-        form=contrast.as_,
-        paired=bool(contrast.paired),
-        confidence=contrast.confidence,
-        name="/".join([contrast.metric, contrast.axis, *levels_of_test, *sorted(map(str, where.items()))]),
-    )
-    notes += found.notes + _remarks(contrast, points)
+    found, counted, refused = _effect(contrast, table, where, values, used)
+    notes = [f"Refused: {refused}"] * bool(refused) + notes + found.notes + _remarks(contrast, points)
     sizes = {side: len(v) for side, v in values.items()}
+    noise, pairs = noise_floor(list(values.values()), contrast.as_)
     return {
         **contrast.model_dump(mode="json", by_alias=True),
         "contrast": number,
@@ -359,11 +366,51 @@ def _contrast(contrast: Contrast, number: int, table: Table, where: dict[str, st
         "smallest_p": found.smallest_p,
         "effect_size": found.effect_size,
         "effect_size_method": found.effect_size_method,
+        "standard_error": found.standard_error,
+        "noise_floor": noise,
+        "noise_pairs": pairs,
+        "windows": counted,
+        "refused": refused,
         "arms": {side: describe(v, contrast.confidence) for side, v in values.items()},
         "points": [{"arm": side, **point} for side in ("from", "to") for point in points[side]],
         "notes": notes,
         "missing": [item for _, found_missing, _ in sides.values() for item in found_missing],
     }
+
+
+def _effect(
+    contrast: Contrast,
+    table: Table,
+    where: Mapping[str, str],
+    values: Mapping[str, list[float]],
+    used: Mapping[str, list[dict[str, Any]]],
+) -> tuple[Effect, dict[str, int] | None, str | None]:
+    """The statistics; windows and blocks of `unit: block`; and why a comparison is refused, if it is."""
+    levels = sorted((contrast.from_, contrast.to))
+    options: dict[str, Any] = {
+        "form": contrast.as_,
+        "confidence": contrast.confidence,
+        "name": "/".join([contrast.metric, contrast.axis, *levels, *sorted(map(str, where.items()))]),
+    }
+    runs = {}
+    for side, level in (("from", contrast.from_), ("to", contrast.to)):
+        names = {name for p in used[side] for name in p["run"].split(", ")}
+        runs[side] = [run for run in table.at({**where, contrast.axis: level}) if run.name in names]
+    steps = {side: [p["step"] for p in points] for side, points in used.items()}
+    exact = contrast.at == "final" or isinstance(contrast.at, int)
+    if refused := unequal(runs, steps, exact, always=contrast.unit == "block"):
+        return Effect(), None, refused
+    if contrast.unit == "seed" or not all(runs.values()):
+        return effect(values["from"], values["to"], paired=bool(contrast.paired), **options), None, None
+    try:
+        a, b = (
+            window_losses(table.root, runs[side], contrast.metric, steps["to"][0]) for side in ("from", "to")
+        )
+        same_windows(runs, a, b)
+    except Incomparable as error:
+        return Effect(), None, str(error)
+    found = block_effect(a.sums, b.sums, a.counts, a.documents, **options)
+    return found, {"windows": len(a.sums), "blocks": len(set(a.documents.tolist()))}, None
 
 
 def _remarks(contrast: Contrast, points: Mapping[str, list[dict[str, Any]]]) -> list[str]:
@@ -376,6 +423,16 @@ def _remarks(contrast: Contrast, points: Mapping[str, list[dict[str, Any]]]) -> 
     steps = sorted({p["step"] for found in points.values() for p in found})
     if contrast.at == "final" and len(steps) > 1:
         remarks.append(f"Final values are from different steps ({steps[0]:,} to {steps[-1]:,}).")
+    if contrast.unit == "block":
+        return (
+            remarks
+            + [
+                "Windows are paired and the seeds of an arm averaged: the interval covers other documents, not other"
+                " training runs."
+            ]
+            + ["An arm has one seed: how much seeds differ is not known, and the interval does not cover it."]
+            * (min(map(len, points.values())) < 2)
+        )
     if contrast.paired is None:
         remarks.append("Whether seeds are paired is not stated; the arms are compared as independent.")
     elif contrast.pairing:

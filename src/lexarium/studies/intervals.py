@@ -1,7 +1,8 @@
 """Estimates from few runs: intervals, permutation tests, effect sizes, correction.
 
 One number per seed and arm; what is estimated is the difference of two means, or their ratio, worked on
-the log scale (the log response ratio of Hedges, Gurevitch and Curtis, Ecology 80:1150, 1999).
+the log scale (the log response ratio of Hedges, Gurevitch and Curtis, Ecology 80:1150, 1999). `symmetric`
+is (b - a) / ((a + b) / 2), which is 2 tanh(log(b / a) / 2).
 
 * t interval: Welch's, with Welch-Satterthwaite degrees of freedom, or the paired one. On the log scale
   the arms are divided by their means first, which is the delta method.
@@ -10,6 +11,9 @@ the log scale (the log response ratio of Hedges, Gurevitch and Curtis, Ecology 8
   bootstrap interval (Efron, JASA 82:171, 1987; the one reported from `SMALL_FOR_BOOTSTRAP` seeds on)
   and Hedges' g with the exact small-sample factor (Hedges, Journal of Educational Statistics 6:107,
   1981); paired: the mean difference over its own sd.
+* `block_effect`: the same forms from paired sums over windows, with the percentile interval of a block bootstrap:
+  whole documents are drawn with replacement, because windows of one document are dependent (Kunsch, Annals of
+  Statistics 17:1217, 1989; here blocks are the documents themselves, as in a cluster bootstrap).
 * Holm (Scandinavian Journal of Statistics 6:65, 1979) or Benjamini-Hochberg (JRSS B 57:289, 1995).
 
 Whatever has no meaning (an interval from one seed, an effect size without spread) is None with a
@@ -38,8 +42,11 @@ SMALL_FOR_BOOTSTRAP = 10
 EXACT = 50_000
 RANDOM_PERMUTATIONS = 19_999
 BOOTSTRAP_RESAMPLES = 9_999
+BLOCK_RESAMPLES = 10_000
+FEW_BLOCKS = 6
+"""Below this many documents an interval over them is said to be too narrow."""
 
-Form = Literal["difference", "relative", "ratio"]
+Form = Literal["difference", "relative", "ratio", "symmetric"]
 Interval = tuple[float, float]
 
 
@@ -58,6 +65,7 @@ class Effect:
     smallest_p: float | None = None
     effect_size: float | None = None
     effect_size_method: str | None = None
+    standard_error: float | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -89,11 +97,14 @@ def effect(
     paired: bool = False,
     confidence: float = 0.95,
     name: str = "",
+    tests: bool = True,
 ) -> Effect:
-    """Arm `y` compared with arm `x`: mean(y) - mean(x), mean(y) / mean(x), or that ratio less one.
+    """Arm `y` compared with arm `x`: mean(y) - mean(x), mean(y) / mean(x), that ratio less one, or the difference
+    divided by the mean of both.
 
     x (n,), y (m,) finite values, one per seed; paired: equally long, the i-th of each from one seed.
-    `name` keys the random numbers of bootstrap and permutation; equal arguments give equal results.
+    `name` keys the random numbers of bootstrap and permutation; equal arguments give equal results. Without `tests`:
+    estimate and t interval alone.
     """
     a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if paired and len(a) != len(b):
@@ -111,6 +122,8 @@ def effect(
     found.estimate = float(statistic(a, b, axis=-1))
     _t(found, a, b, paired, log, confidence)
     found.smallest_p = smallest_p(len(a), len(b), paired)
+    if not tests:
+        return _oriented(found, swapped, form)
     if min(len(a), len(b)) < SEEDS_FOR_TESTS:
         found.notes.append(
             f"Too few seeds for a permutation test (smallest possible p = {found.smallest_p:.2g})."
@@ -120,6 +133,80 @@ def effect(
         _bootstrap(found, a, b, paired, statistic, confidence, name)
         _effect_size(found, a, b, paired)
     return _oriented(found, swapped, form)
+
+
+def block_effect(
+    a: np.ndarray,
+    b: np.ndarray,
+    weights: np.ndarray,
+    blocks: np.ndarray,
+    *,
+    form: Form = "difference",
+    confidence: float = 0.95,
+    name: str = "",
+) -> Effect:
+    """Windows of arm `b` compared with the same windows of arm `a`.
+
+    a, b (W,) sums of a window's losses, weights (W,) its number of losses, blocks (W,) the document each window
+    belongs to. With A, B, N the sums over all windows: `difference` is (B - A) / N, `ratio` B / A, `relative`
+    B / A - 1, `symmetric` 2 (B - A) / (A + B). The standard error is the bootstrap's, in the form of the estimate.
+    """
+    found = Effect()
+    _, place = np.unique(blocks, return_inverse=True)
+    sums = np.stack([np.bincount(place, weights=values) for values in (a, b, weights)], axis=1)  # (G, 3)
+    if form != "difference" and min(sums[:, 0].sum(), sums[:, 1].sum()) <= 0:
+        found.notes.append(f"A {form} comparison needs positive means; none is given.")
+        return found
+    found.estimate = float(_block_statistic(sums.sum(0), form))
+    n = len(sums)
+    if n < 2:
+        found.notes.append(
+            "All windows are of one document: without others there is no interval over documents."
+        )
+        return found
+    random = rng.generator(0, "compare", "blocks", name)
+    values = np.empty(BLOCK_RESAMPLES)
+    size = max(1, (1 << 22) // n)  # resamples at a time: their counts fill 32 MiB
+    for start in range(0, BLOCK_RESAMPLES, size):
+        part = values[start : start + size]
+        counts = random.multinomial(n, np.full(n, 1 / n), len(part))  # how often each block is drawn
+        part[:] = _block_statistic(counts @ sums, form)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    found.interval = found.bootstrap_interval = (float(low), float(high))
+    found.interval_method = found.bootstrap_method = (
+        f"percentile bootstrap over documents ({BLOCK_RESAMPLES:,} resamples of {n} blocks)"
+    )
+    found.standard_error = float(values.std(ddof=1))
+    if n < FEW_BLOCKS:
+        found.notes.append(f"Only {n} documents: an interval over so few blocks covers less than it says.")
+    return found
+
+
+def _block_statistic(sums: np.ndarray, form: Form) -> np.ndarray:
+    """(..., 3) sums of A, B and N -> (...) the comparison."""
+    a, b, n = sums[..., 0], sums[..., 1], sums[..., 2]
+    if form == "difference":
+        found: np.ndarray = (b - a) / n
+    elif form == "symmetric":
+        found = 2 * (b - a) / (a + b)
+    else:
+        found = b / a - (form == "relative")
+    return found
+
+
+def noise_floor(arms: Sequence[Sequence[float]], form: Form) -> tuple[float | None, int]:
+    """Mean difference between two seeds of the same arm, and the number of pairs: what a gap has to beat.
+
+    The absolute difference; for `ratio`, `relative` and `symmetric` it is divided by the mean of the two.
+    """
+    found = []
+    for values in arms:
+        for i, x in enumerate(values):
+            for y in values[i + 1 :]:
+                scale = 1.0 if form == "difference" else abs(x + y) / 2
+                found.append(abs(x - y) / scale if scale else 0.0)
+    return (sum(found) / len(found) if found else None), len(found)
 
 
 def smallest_p(n: int, m: int, paired: bool) -> float:
@@ -161,7 +248,12 @@ def _canonical(a: np.ndarray, b: np.ndarray, paired: bool) -> tuple[np.ndarray, 
 
 def _oriented(found: Effect, swapped: bool, form: Form) -> Effect:
     sign = -1.0 if swapped else 1.0
-    scale: Callable[[float], float] = {"difference": float, "relative": math.expm1, "ratio": math.exp}[form]
+    scale: Callable[[float], float] = {
+        "difference": float,
+        "relative": math.expm1,
+        "ratio": math.exp,
+        "symmetric": lambda ratio: 2 * math.tanh(ratio / 2),
+    }[form]
 
     def turn(interval: Interval | None) -> Interval | None:
         if interval is None:

@@ -27,16 +27,14 @@ def size(config: RunConfig, quantity: str, runs_dir: Path) -> float:
 
     from lexarium.models.build import build_model
     from lexarium.models.layers import count_parameters
-    from lexarium.studies.assembly import make
+    from lexarium.studies.assembly import make_objective
     from lexarium.studies.run import stores_dir
     from lexarium.tokens.prepare import open_tokenizer, prepare
     from lexarium.training.trainer import freeze
 
     store = prepare(config.corpus, config.tokenizer, stores_dir(runs_dir))
     tokenizer = open_tokenizer(config.tokenizer, store.folder)
-    model: Any = build_model(
-        config.model, make("objective", config.objective, tokenizer).vocab_size, None, "meta"
-    )
+    model: Any = build_model(config.model, make_objective(config, tokenizer).vocab_size, None, "meta")
     freeze(model, config.train.parameters)
     if quantity != "flops":
         return count_parameters(model, quantity == "non_embedding", quantity == "trainable")

@@ -53,11 +53,14 @@ class Table:
     runs: list[RunRow]
     index: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    root: Path | None = None
+    """The directory below which the runs lie; None for a table that was not read from disk."""
 
     @property
     def metrics(self) -> list[str]:
         """Every metric any run has."""
-        return sorted({metric for run in self.runs for metric in run.curves})
+        found = {metric for run in self.runs for metric in run.curves}
+        return sorted(metric for metric in found if not metric.endswith(".windows_hash"))
 
     def cells(self) -> list[dict[str, str]]:
         """Combinations of levels that the study plans, in the order of the axes.
@@ -98,7 +101,7 @@ def collect(runs_dir: Path, study: str) -> Table:
         for axis, level in row.levels.items():
             if level not in axes.setdefault(axis, []):
                 axes[axis].append(level)
-    return Table(index.get("study", study), axes, rows, index, problems)
+    return Table(index.get("study", study), axes, rows, index, problems, Path(runs_dir))
 
 
 def _row(runs_dir: Path, entry: Mapping[str, Any], staged: bool, problems: list[str]) -> RunRow:

@@ -226,6 +226,7 @@ def check(config: RunConfig) -> None:
             f"objective.document_mask keeps documents apart by the input 'segment', which model"
             f" {config.model.type!r} does not take; leave it out, or use packing documents"
         )
+    _check_direction(config, objective)
     _check_length(config)
     _check_evaluations(config, objective)
 
@@ -234,10 +235,12 @@ def check_splits(config: RunConfig) -> None:
     """Raise Incompatible when an evaluation looks at a split that the corpus does not have."""
     corpus: Any = registry.find("corpus", config.corpus.type)
     splits = corpus(config.corpus).splits if config.evaluations else ()
-    if hasattr(registry.find("packing", config.packing.type), "held_out_windows"):
-        splits = (*splits, "val")  # the packing's own
+    kept = hasattr(registry.find("packing", config.packing.type), "held_out_windows")
     for evaluation in config.evaluations:
+        windows = getattr(registry.find("evaluation", evaluation.type), "windows", False)
         for split in splits_of(evaluation):
+            if split == "val" and kept and windows:  # the packing's own
+                continue
             if split not in splits:
                 near = difflib.get_close_matches(split, splits, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -247,22 +250,56 @@ def check_splits(config: RunConfig) -> None:
                 )
 
 
-def longest_row(config: RunConfig) -> int:
-    """Tokens of the longest row that the model reads: of the longest example, `bos` before it and `eos` after it where
+def _frame(config: RunConfig) -> int:
+    """Tokens by which a row that the model reads is longer than its example: `bos` before it and `eos` after it where
     the objective has them, less the last token, which is only predicted."""
+    return sum(bool(getattr(config.objective, role, True)) for role in ("bos", "eos")) - 1
+
+
+def longest_row(config: RunConfig) -> int:
+    """Tokens of the longest row that the model reads in training."""
     packing: Any = registry.find("packing", config.packing.type)(config.packing)
-    frame = sum(bool(getattr(config.objective, role, True)) for role in ("bos", "eos"))
-    return int(packing.longest) + frame - 1
+    return int(packing.longest) + _frame(config)
+
+
+def _check_direction(config: RunConfig, objective: Any) -> None:
+    name, direction = config.direction.type, registry.find("direction", config.direction.type)
+    if direction.extra_tokens and not (
+        getattr(objective, "starts", False) and getattr(config.objective, "bos", True)
+    ):
+        partners = [
+            n for n in registry.names("objective") if getattr(registry.find("objective", n), "starts", False)
+        ]
+        raise Incompatible(
+            f"direction {name!r} puts a token of its own in the place of bos, which objective"
+            f" {config.objective.type!r} as it is set does not read; objectives that do: {', '.join(partners)},"
+            " with objective.bos"
+        )
+    if not getattr(direction, "one_length", False):
+        return
+    seq_len, order = getattr(config.packing, "seq_len", None), getattr(config.direction, "order", None)
+    if seq_len is None or (order is not None and len(order) != seq_len):
+        raise Incompatible(
+            f"direction {name!r} re-orders windows of one length"
+            + (f", {len(order)} tokens," if order is not None else "")
+            + f" but packing.seq_len is {seq_len} (packing {config.packing.type!r}); use packing windows of that length"
+        )
 
 
 def _check_length(config: RunConfig) -> None:
-    longest = longest_row(config)
+    packing: Any = registry.find("packing", config.packing.type)(config.packing)
+    frame = _frame(config)
     limit = getattr(config.model, "max_positions", None)
-    if limit is not None and longest > limit:
-        raise Incompatible(
-            f"packing {config.packing.type!r} makes rows of up to {longest} tokens (frame included) but"
-            f" model.max_positions is {limit}; raise it or shorten the packing"
-        )
+    rows = [(f"packing {config.packing.type!r}", packing.longest)]
+    rows += [
+        (f"evaluation {evaluation_name(e)!r}", getattr(e, "seq_len", None) or 0) for e in config.evaluations
+    ]
+    for what, length in rows:
+        if limit is not None and length + frame > limit:
+            raise Incompatible(
+                f"{what} makes rows of up to {length + frame} tokens (frame included) but"
+                f" model.max_positions is {limit}; raise it or shorten the {what.split()[0]}"
+            )
 
 
 def _check_evaluations(config: RunConfig, objective: Any) -> None:
@@ -280,6 +317,7 @@ def _check_evaluations(config: RunConfig, objective: Any) -> None:
                 f"evaluation {evaluation.type!r} asks for {sorted(unanswered)[0]!r}, which objective"
                 f" {config.objective.type!r} cannot answer (it answers: {', '.join(sorted(objective.answers))})"
             )
+        _check_windows(config, cls, evaluation, objective)
         directions = getattr(cls, "directions", None)
         if directions and config.direction.type not in directions:
             raise Incompatible(
@@ -288,6 +326,30 @@ def _check_evaluations(config: RunConfig, objective: Any) -> None:
             )
     if config.stop_when:
         _check_stop(config.stop_when, dict(zip(names, config.evaluations, strict=True)))
+
+
+def _check_windows(config: RunConfig, cls: Any, evaluation: Any, objective: Any) -> None:
+    """Windows have a length and are read as a language model reads; a direction of one length reads no other."""
+    windows = getattr(cls, "windows", False)
+    asked, known = getattr(evaluation, "seq_len", None), getattr(config.packing, "seq_len", None)
+    if windows and asked is None and known is None:
+        raise Incompatible(
+            f"evaluation {evaluation_name(evaluation)!r} cuts windows, and packing {config.packing.type!r} has no"
+            " seq_len to cut by; set the evaluation's seq_len"
+        )
+    if windows and "source" in objective.produces:
+        raise Incompatible(
+            f"evaluation {evaluation_name(evaluation)!r} scores every token of a window, and objective"
+            f" {config.objective.type!r} predicts only some; use evaluation loss"
+        )
+    if not getattr(registry.find("direction", config.direction.type), "one_length", False):
+        return
+    if not windows or asked not in (None, known):
+        what = f"windows of {asked}" if asked else "documents or texts"
+        raise Incompatible(
+            f"evaluation {evaluation_name(evaluation)!r} asks about {what}, but direction"
+            f" {config.direction.type!r} reads windows of {known} tokens only; use evaluation window_loss"
+        )
 
 
 def _check_stop(stop: StopConfig, evaluations: dict[str, Any]) -> None:

@@ -365,14 +365,20 @@ def _inside(axis: str, place: Place, base: Mapping[str, Any]) -> list[Path]:
     for step in place:
         node = node.get(step) if isinstance(node, Mapping) else None
     folder = Path(str(node)).expanduser() if isinstance(node, str) else None
-    found = sorted(p for p in folder.iterdir() if not p.name.startswith(".")) if folder and folder.is_dir() else []
+    found = (
+        sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+        if folder and folder.is_dir()
+        else []
+    )
     if not found:
         raise ConfigError(
             f"axis {axis!r}: every file or folder inside {dotted(place)} is a level; give a folder that holds some, for"
             f" example {dotted(place)}=texts/ (found: {node!r})"
         )
     if len({p.name.split(".")[0] for p in found}) < len(found):
-        raise ConfigError(f"axis {axis!r}: two entries of {folder} differ only behind the first dot of their names")
+        raise ConfigError(
+            f"axis {axis!r}: two entries of {folder} differ only behind the first dot of their names"
+        )
     return found
 
 

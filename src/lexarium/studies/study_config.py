@@ -108,7 +108,9 @@ class StudyConfig(Config):
                 raise ValueError(f"axis {name!r}: expected a list of values or a mapping of levels")
             if isinstance(levels, dict) and "each_file" in levels:
                 if len(levels) > 1 or not isinstance(levels["each_file"], str):
-                    raise ValueError(f"axis {name!r}: each_file stands alone and names a path, like corpus.path")
+                    raise ValueError(
+                        f"axis {name!r}: each_file stands alone and names a path, like corpus.path"
+                    )
             elif isinstance(levels, dict):
                 for level, content in levels.items():
                     if content is not None and not isinstance(content, dict):

@@ -28,7 +28,8 @@ class Block(Sequence[Example]):
     """Several examples, their arrays joined in order; N tokens of B examples.
 
     ids (N,) of an integer type; lengths (B,) int64; channels name -> (N,); numbers and epochs (B,) int64;
-    `layout()` gives position and segment, (N,) int64 each; `documents_of(i)` those of example i.
+    `layout()` gives position and segment, (N,) int64 each; `documents_of(i)` those of example i; start (B,) text:
+    the role of the token each example is read from first, None when it is bos for all.
     """
 
     ids: np.ndarray
@@ -38,6 +39,7 @@ class Block(Sequence[Example]):
     epochs: np.ndarray
     layout: Callable[[], tuple[np.ndarray, np.ndarray]]
     documents_of: Callable[[int], tuple[int, ...]]
+    start: np.ndarray | None = None
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> Block:
@@ -54,6 +56,7 @@ class Block(Sequence[Example]):
             whole([e.epoch for e in examples]),
             lambda: (_joined([e.position for e in examples]), _joined([e.segment for e in examples])),
             lambda i: examples[i].documents,
+            np.array([e.start for e in examples]) if any(e.start for e in examples) else None,
         )
 
     @cached_property
@@ -103,6 +106,7 @@ class Block(Sequence[Example]):
             self.documents_of(i),
             int(self.numbers[i]),
             int(self.epochs[i]),
+            "" if self.start is None else str(self.start[i]),
         )
 
     def _part(self, first: int, stop: int, step: int) -> Block:
@@ -119,17 +123,21 @@ class Block(Sequence[Example]):
             self.epochs[rows],
             lambda: (self.position[cut], self.segment[cut]),
             lambda i: self.documents_of(first + i),
+            None if self.start is None else self.start[rows],
         )
 
     def __iter__(self) -> Iterator[Example]:
         return (self[i] for i in range(len(self)))
 
-    def reversed_rows(self, values: np.ndarray) -> np.ndarray:
-        """(N,) values with every example turned round."""
+    def reversed_rows(self, values: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """(N,) values with every example turned round, or those of `rows` (B,) bool."""
         if self.width is not None:
-            return values.reshape(len(self), self.width)[:, ::-1].reshape(-1)
-        last = 2 * self.ends - self.lengths - 1
-        return values[np.repeat(last, self.lengths) - np.arange(len(values))]
+            table = values.reshape(len(self), self.width)
+            turned = table[:, ::-1] if rows is None else np.where(rows[:, None], table[:, ::-1], table)
+            return turned.reshape(-1)
+        last, place = 2 * self.ends - self.lengths - 1, np.arange(len(values))
+        turned = np.repeat(last, self.lengths) - place
+        return values[turned if rows is None else np.where(np.repeat(rows, self.lengths), turned, place)]
 
 
 def keeps_up(component: Any, many: str, one: str) -> bool:

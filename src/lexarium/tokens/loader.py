@@ -3,8 +3,10 @@
 Example number g = s * global_batch_size + j of a run belongs to epoch g // n and is the (g mod n)-th of
 that epoch's plan, n being the number of examples of an epoch. So every epoch holds every example once,
 a batch may hold the last examples of one epoch and the first of the next, nothing is skipped or repeated,
-and resuming needs nothing but the step. Ranks take contiguous shares of the global batch; micro-batches
-are consecutive slices of a share. Worker threads only compute batches ahead of time.
+and resuming needs nothing but the step. A direction may want several `copies` of each example: an epoch is
+then so many passes over the plan, copy c of the example at place p being read from the role
+`extra_tokens[(c + p) mod copies]`, so that a batch holds all directions. Ranks take contiguous shares of the
+global batch; micro-batches are consecutive slices of a share. Worker threads only compute batches ahead of time.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ class Loader:
         self._order_seed, self._dropout_seed, self._keyed = order_seed, dropout_seed, keyed
         self._rank, self._world_size = rank, world_size
         self._plans: dict[int, Plan] = {}
-        self.examples_per_epoch = len(self._plan(0))
+        self._copies = getattr(direction, "copies", 1)
+        self._planned = len(self._plan(0))
+        self.examples_per_epoch = self._copies * self._planned
         self._in_blocks = keeps_up(self._plan(0), "pieces_of", "pieces") and keeps_up(
             direction, "apply_block", "apply"
         )
@@ -96,9 +100,11 @@ class Loader:
     def example(self, number: int) -> Example:
         """One example, in reading order."""
         epoch, i = divmod(int(number), self.examples_per_epoch)
-        return self.direction.apply(
-            assemble(self.view, self._plan(epoch).pieces(i), self.objective, int(number), epoch)
-        )
+        copy, place = divmod(i, self._planned)
+        found = assemble(self.view, self._plan(epoch).pieces(place), self.objective, int(number), epoch)
+        if self._copies > 1:
+            found.start = self.direction.extra_tokens[(copy + place) % self._copies]
+        return self.direction.apply(found)
 
     def examples(self, numbers: Sequence[int] | np.ndarray) -> Sequence[Example]:
         """Several examples, in reading order; a `Block` where packing and direction can make one."""
@@ -108,6 +114,7 @@ class Loader:
 
     def _gather(self, numbers: np.ndarray) -> Block:
         epochs, places = np.divmod(numbers, self.examples_per_epoch)
+        copies, places = np.divmod(places, self._planned)
         cuts = np.flatnonzero(epochs[1:] != epochs[:-1]) + 1
         plan: Any = self._plan  # not every Plan has `pieces_of`
         runs = [
@@ -116,8 +123,11 @@ class Loader:
         ]
         pieces = runs[0] if len(runs) == 1 else Pieces(*map(np.concatenate, zip(*runs, strict=True)))
         eos, channels = self.objective.roles["eos"], self.objective.channels
-        block: Block = self.direction.apply_block(gather(self.view, pieces, eos, channels, numbers, epochs))
-        return block
+        block = gather(self.view, pieces, eos, channels, numbers, epochs)
+        if self._copies > 1:
+            block.start = np.array(self.direction.extra_tokens)[(copies + places) % self._copies]
+        found: Block = self.direction.apply_block(block)
+        return found
 
     def collate(self, step: int, numbers: np.ndarray) -> Batch:
         """One batch of given examples."""

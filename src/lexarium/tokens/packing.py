@@ -1,17 +1,20 @@
 """Which tokens form example i: pure functions of (seed, epoch, i), so any example is random access.
 
 `documents`: one document per example. `windows`: the documents of an epoch, in a fixed or renewed order,
-form one stream (with a separator after each document, if asked for) that is cut into windows of
-`seq_len` tokens. A plan answers `pieces(i)` = which stretches of which documents, without touching text.
+form one stream (with a separator after each document, if asked for) from which a window of `seq_len`
+tokens is cut every `stride` tokens. A plan answers `pieces(i)` = which stretches of which documents, without
+touching text. `window_shuffle` cuts overlapping windows and splits train from validation as the code of
+Papadopoulos, Wenger and Hongler (2024) does; it is there to match published numbers.
 
-Remainder policy. `documents`: none, every document is one example of every epoch. `windows`: the last
-(total mod seq_len) tokens of the epoch's stream do not form a window and are left out of that epoch;
-with `order: each_epoch` they differ from epoch to epoch.
+Remainder policy. `documents`: none, every document is one example of every epoch. `windows`: there are
+(total - seq_len) // stride + 1 windows; the tokens behind the last (with stride = seq_len: the last
+total mod seq_len) are left out of that epoch; with `order: each_epoch` they differ from epoch to epoch.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol
+import copy
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -81,10 +84,16 @@ class DocumentPlan:
 
 
 class WindowPlan:
-    """Fixed windows over the joined documents, visited in an order that is new every epoch."""
+    """Fixed windows over the joined documents, visited in a shuffled order, or one after the other without `key`."""
 
     def __init__(
-        self, lengths: np.ndarray, seq_len: int, separator: bool, join_key: int | None, key: int
+        self,
+        lengths: np.ndarray,
+        seq_len: int,
+        separator: bool,
+        join_key: int | None = None,
+        key: int | None = None,
+        stride: int | None = None,
     ) -> None:
         n = len(lengths)
         self._separator = separator
@@ -92,20 +101,26 @@ class WindowPlan:
         self._ends = lengths[self._order]
         self._ends += int(separator)
         np.cumsum(self._ends, out=self._ends)
-        self._seq_len = seq_len
-        self._n = int(self._ends[-1]) // seq_len if n else 0
-        if self._n == 0:
-            total = int(self._ends[-1]) if n else 0
+        self._seq_len, self._stride = seq_len, stride or seq_len
+        self.n_tokens = int(self._ends[-1]) if n else 0
+        if self.n_tokens < seq_len:
             raise UserError(
-                f"packing: {total} tokens do not fill one window of seq_len {seq_len}; use a shorter seq_len"
+                f"packing: {self.n_tokens} tokens do not fill one window of seq_len {seq_len}; use a shorter seq_len"
             )
-        self._visit = rng.Permutation(self._n, key)
+        self._n = (self.n_tokens - seq_len) // self._stride + 1
+        self._visit: Any = np.arange(self._n) if key is None else rng.Permutation(self._n, key)
+
+    def only(self, windows: np.ndarray) -> WindowPlan:
+        """These windows, by their place in the stream, in this order."""
+        found = copy.copy(self)
+        found._visit, found._n = windows, len(windows)
+        return found
 
     def __len__(self) -> int:
         return self._n
 
     def pieces(self, i: int) -> list[Piece]:
-        position = int(self._visit[i]) * self._seq_len
+        position = int(self._visit[i]) * self._stride
         end, found = position + self._seq_len, []
         place = int(np.searchsorted(self._ends, position, side="right"))
         while position < end:
@@ -122,7 +137,7 @@ class WindowPlan:
 
     def pieces_of(self, i: np.ndarray) -> Pieces:
         """What windows i are made of."""
-        position = np.asarray(self._visit[i]) * self._seq_len
+        position = np.asarray(self._visit[i]) * self._stride
         ascending = np.argsort(position)  # neighbours are found faster
         first, counts = np.empty_like(position), np.empty_like(position)
         first[ascending] = np.searchsorted(self._ends, position[ascending], side="right")
@@ -189,9 +204,16 @@ class WindowPacking:
         """Put the `eos` token after every document."""
         order: Literal["corpus", "once", "each_epoch"] = "each_epoch"
         """Join documents in corpus order, in one shuffled order, or in a new order every epoch."""
+        stride: int | None = Field(None, gt=0)
+        """Tokens from the start of one window to that of the next; empty = seq_len. Less: windows overlap."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether a token may lie in several windows."""
+        return (self.config.stride or self.config.seq_len) < self.config.seq_len
 
     @property
     def separator(self) -> bool:
@@ -212,4 +234,67 @@ class WindowPacking:
             self.config.separator,
             join[self.config.order],
             rng.key(seed, "order", epoch),
+            self.config.stride,
         )
+
+
+class WindowShuffle:
+    """Overlapping windows, shuffled once before the split: the published scheme of Arrows of Time (legacy).
+
+    Of N tokens in corpus order, windows begin every (A - 1) // 2 tokens (A = seq_len), M = (N - A) // stride of
+    them. Their numbers are shuffled once, with numpy's default generator and seed 42, the same in every run; the
+    last `held_out` are validation (evaluation window_loss, as `val`), the rest training, in that order in every epoch.
+
+    It LEAKS: windows overlap by half and are shuffled before they are split, so nearly every validation token is
+    also in a training window. On small corpora or over several epochs its validation loss means nothing. To measure
+    anything new, use packing windows with splits of the corpus.
+    """
+
+    kind, name, version = "packing", "window_shuffle", 1
+    overlaps = True
+    SHUFFLE_SEED = 42
+
+    class Config(ComponentConfig):
+        """Options of `window_shuffle`."""
+
+        type: str = "window_shuffle"
+        seq_len: int = Field(gt=2)
+        """Tokens per window."""
+        held_out: int = Field(gt=0)
+        """Windows kept for validation; published: validation steps x 250, mostly 250,000."""
+        separator: bool = False
+        """Put the `eos` token after every document."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @property
+    def separator(self) -> bool:
+        """Whether pieces may name the separator."""
+        return self.config.separator
+
+    @property
+    def longest(self) -> int:
+        """Length of every example."""
+        return self.config.seq_len
+
+    def plan(self, lengths: np.ndarray, seed: int, epoch: int) -> WindowPlan:
+        """The training windows: the same order for every seed and epoch."""
+        stream, shuffled = self._windows(lengths)
+        return stream.only(shuffled[: -self.config.held_out])
+
+    def held_out_windows(self, lengths: np.ndarray) -> WindowPlan:
+        """The windows kept for validation, in their shuffled order."""
+        stream, shuffled = self._windows(lengths)
+        return stream.only(shuffled[-self.config.held_out :])
+
+    def _windows(self, lengths: np.ndarray) -> tuple[WindowPlan, np.ndarray]:
+        length, stride = self.config.seq_len, (self.config.seq_len - 1) // 2
+        stream = WindowPlan(lengths, length, self.config.separator, stride=stride)
+        n = (stream.n_tokens - length) // stride  # the published formula, one less than would fit
+        if n <= self.config.held_out:
+            raise UserError(
+                f"packing.held_out is {self.config.held_out} but the corpus has {n} windows of seq_len {length};"
+                " hold out fewer"
+            )
+        return stream, rng.legacy_shuffle(n, self.SHUFFLE_SEED)

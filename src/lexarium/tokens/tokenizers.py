@@ -76,16 +76,16 @@ class Roles:
     def __getitem__(self, role: str) -> int:
         return self.ids[role]
 
+    def extended(self, wanted: Sequence[str]) -> Roles:
+        """With new ids, after all others, for the wanted roles that have none."""
+        new = [role for role in dict.fromkeys(wanted) if role not in self.ids]
+        size = self.vocab_size
+        return Roles({**self.ids, **{role: size + i for i, role in enumerate(new)}}, size + len(new))
+
 
 def assign_roles(tokenizer: Any, wanted: Sequence[str]) -> Roles:
     """Ids for the wanted roles: the tokenizer's own where it has one, else new ids after the base."""
-    ids = dict(tokenizer.roles)
-    size = tokenizer.vocab_size
-    for role in wanted:
-        if role not in ids:
-            ids[role] = size
-            size += 1
-    return Roles(ids, size)
+    return Roles(dict(tokenizer.roles), tokenizer.vocab_size).extended(wanted)
 
 
 class Vocabulary:
