@@ -53,6 +53,10 @@ def sample(
             "--slide", help="Where the model's positions are full, go on from the last half of them."
         ),
     ] = False,
+    direction: Annotated[
+        str | None,
+        typer.Option("--direction", metavar="D", help="forward or backward, for a model that reads in both."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Seed of the draws.")] = 1,
     step: Step = None,
     runs_dir: RunsDir = Path("runs"),
@@ -73,9 +77,11 @@ def sample(
     sampling = Sampling(temperature, top_k, top_p, rng.key(seed, "sample"))
     found = Run.open(find_run(run, runs_dir), trust_plugins)
     at = resolve_step(found, step)
-    scorer = found.scorer(at)
+    scorer = _asked(found.scorer(at), direction)
     room = _room(found, scorer, prompt, slide)
-    watched = talk.stream.isatty() and not as_json
+    windows = _whole_windows(found, scorer, prompt, slide)
+    max_new = windows or max_new
+    watched = talk.stream.isatty() and not as_json and not windows
     ask = partial(scorer.generate_ids, [prompt] * number, min(max_new, room), sampling, slide)
     ids = _watched(scorer, prompt, number, talk.stream, ask) if watched else ask()
     samples = [{"text": scorer.text(new, prompt), "continuation": scorer.text(new)} for new in ids]
@@ -83,6 +89,21 @@ def sample(
     if not watched:
         for each in samples:
             talk.say(each["text"])
+
+
+def _asked(scorer: Any, direction: str | None) -> Any:
+    """The scorer in the direction that is to be asked."""
+    views = scorer.views()
+    if len(views) == 1:
+        if direction not in (None, scorer.direction):
+            raise UserError(f"--direction {direction}: this model reads {scorer.direction} only")
+        return scorer
+    if direction not in views:
+        found = f", found {direction!r}" if direction else ""
+        raise UserError(
+            f"--direction: this model reads in several directions: say {' or '.join(views)}{found}"
+        )
+    return views[direction]
 
 
 def _watched(scorer: Any, prompt: str, number: int, stream: TextIO, ask: Any) -> list[list[int]]:
@@ -112,9 +133,23 @@ def _room(run: Run, scorer: Any, prompt: str, slide: bool) -> int:
     limit = getattr(scorer.model, "max_length", None)
     if limit is None or slide:
         return 1 << 30
-    if limit - given - 1 < 1:
+    room = limit - given + int(not getattr(run.config.objective, "bos", True))  # the last token is not read
+    if room < 1:
         raise UserError(
             f"--prompt: the prompt fills the {limit} positions of the model; shorten it, or go on from its last part"
             " with --slide"
         )
-    return limit - given - 1
+    return int(room)
+
+
+def _whole_windows(run: Run, scorer: Any, prompt: str, slide: bool) -> int:
+    """Tokens of the window that a model of re-ordered windows writes; 0 for other models."""
+    if not getattr(scorer._direction, "one_length", False):
+        return 0
+    length = int(run.config.packing.seq_len)
+    if prompt or slide:
+        raise UserError(
+            f"{'--prompt' if prompt else '--slide'}: direction {scorer.direction!r} writes whole windows of {length}"
+            " tokens in an order of its own; leave it out"
+        )
+    return length
