@@ -35,6 +35,9 @@ class Known:
         )
         self.tokenizer, self.score, self.direction = tokenizer, score, direction
 
+    def views(self) -> dict[str, Known]:
+        return {"": self}
+
     def token_scores(self, examples: list[Example]) -> list[np.ndarray]:
         texts = [self.tokenizer.decode(self._direction.undo(e.ids)) for e in examples]
         return [np.array(self.score(t, self.direction == "forward"), dtype=np.float64) for t in texts]

@@ -73,7 +73,10 @@ def read(text: str) -> Outer:
         ("rate: fast", r"rate: input should be a valid number.*found 'fast'"),
         ("names: one", r"names: .*found 'one'"),
         ("inner: 3", r"inner: .*found 3"),
-        ("direction: backward", r"direction: a direction needs `type: NAME` \(known: backward, forward"),
+        (
+            "direction: backward",
+            r"direction: a direction needs `type: NAME` \(known: backward, both, forward",
+        ),
         ("direction: {typ: backward}", r"direction: a direction needs `type: NAME`"),
         (
             "direction: {type: bakward}",

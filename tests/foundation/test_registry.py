@@ -80,7 +80,7 @@ def test_a_misspelt_name_gets_a_suggestion() -> None:
 
 
 def test_a_name_like_no_other_gets_the_list() -> None:
-    with pytest.raises(UserError, match=r"unknown direction 'zzz' \(known: backward, forward"):
+    with pytest.raises(UserError, match=r"unknown direction 'zzz' \(known: backward, both, forward"):
         registry.find("direction", "zzz")
 
 

@@ -338,9 +338,14 @@ def test_where_studies_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", catalog_names())
 def test_every_study_of_the_catalog_expands_with_every_preset(name: str, tmp_path: Path) -> None:
     presets = [None, *(load_study(name)[0].presets)]
+    (tmp_path / "texts").mkdir()
+    for language in ("en", "fr"):
+        (tmp_path / "texts" / f"{language}.txt").write_text("some text\n" * 10)
+    text = load_study(name)[0].base["corpus"]["type"] == "text_files"
+    given = [f"corpus.path={tmp_path / 'texts'}"] if text else []
     assert {"demo", "smoke"} <= set(presets)
     for preset in presets:
-        found = Study.load(name, preset).expand(tmp_path)
+        found = Study.load(name, preset, given).expand(tmp_path)
         assert found and len({p.name for p in found}) == len(found)
         assert len(find_study(name).read_text()) > 0
 

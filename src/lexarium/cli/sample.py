@@ -44,14 +44,11 @@ def sample(
     ] = None,
     top_p: Annotated[
         float | None,
-        typer.Option("--top-p", metavar="P", help="Draw from the likeliest tokens that hold the share P."),
+        typer.Option("--top-p", metavar="P", help="Draw from the likeliest that hold the share P."),
     ] = None,
     max_new: Annotated[int, typer.Option("--max-new", metavar="N", min=1, help="Tokens at most.")] = 64,
     slide: Annotated[
-        bool,
-        typer.Option(
-            "--slide", help="Where the model's positions are full, go on from the last half of them."
-        ),
+        bool, typer.Option("--slide", help="Where positions are full, go on from the last half of them.")
     ] = False,
     direction: Annotated[
         str | None,
@@ -80,15 +77,13 @@ def sample(
     scorer = _asked(found.scorer(at), direction)
     room = _room(found, scorer, prompt, slide)
     windows = _whole_windows(found, scorer, prompt, slide)
-    max_new = windows or max_new
     watched = talk.stream.isatty() and not as_json and not windows
-    ask = partial(scorer.generate_ids, [prompt] * number, min(max_new, room), sampling, slide)
+    ask = partial(scorer.generate_ids, [prompt] * number, min(windows or max_new, room), sampling, slide)
     ids = _watched(scorer, prompt, number, talk.stream, ask) if watched else ask()
     samples = [{"text": scorer.text(new, prompt), "continuation": scorer.text(new)} for new in ids]
     talk.data({"run": found.path.name, "step": at, "prompt": prompt, "seed": seed, "samples": samples})
-    if not watched:
-        for each in samples:
-            talk.say(each["text"])
+    for each in samples if not watched else ():
+        talk.say(each["text"])
 
 
 def _asked(scorer: Any, direction: str | None) -> Any:

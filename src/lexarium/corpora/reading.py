@@ -114,7 +114,8 @@ def _matches(entry: str, wanted: str, where: str) -> list[Path]:
     if path.is_file():
         return [path]
     base, pattern = _pattern(path)
-    matches = sorted(p for p in base.glob(pattern) if p.is_file()) if pattern else []
+    inside = base.glob(pattern) if pattern else ()
+    matches = sorted(p for p in inside if p.is_file() and not _hidden(p.relative_to(base)))
     if not matches:
         raise UserError(
             f"{where}: {entry!r} is no file, no folder, and no pattern that matches one (looked in {Path.cwd()})"
