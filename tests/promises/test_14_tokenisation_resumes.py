@@ -286,3 +286,62 @@ def test_the_manifest_holds_every_part(
         assert [p["name"] for p in parts] == [f"part-{i:05d}" for i in range(len(parts))]
         held = {file for part in parts for file in part["files"]}
         assert held == {path.name for path in (store.folder / split).iterdir()}
+
+
+# --- text files -------------------------------------------------------------------------------------
+
+TEXT_CHILD = """
+import sys
+from pathlib import Path
+
+def main():
+    from lexarium.cli.main import main
+    return main(["prepare", sys.argv[1], "tokenizer.vocab_size=400", "tokenizer.sample_bytes=20000",
+                 "--runs-dir", sys.argv[2], "--workers", sys.argv[3]])
+
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_text_files_killed_and_gone_on(tmp_path: Path, workers: int) -> None:
+    """Several files of text; the whole group of processes is killed after the first records, then after some more."""
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    random = generator(1, "text")
+    for i in range(6):
+        words = [f"w{n}" for n in random.integers(0, 500, 120_000)]
+        (texts / f"{i}.txt").write_text(
+            "\n".join(" ".join(words[j : j + 12]) for j in range(0, len(words), 12))
+        )
+    script = tmp_path / "child.py"
+    script.write_text(TEXT_CHILD)
+
+    def begin(name: str) -> subprocess.Popen:
+        command = [sys.executable, str(script), str(texts), str(tmp_path / name), str(workers)]
+        return subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def store(name: str) -> TokenStore:
+        (folder,) = (tmp_path / name / "stores").iterdir()
+        return TokenStore(folder)
+
+    whole = begin("whole")
+    _, errors = whole.communicate(timeout=300)
+    assert whole.returncode == 0, errors
+    killed = 0
+    for goal in (1, 3):
+        process, deadline = begin("killed"), time.monotonic() + 120
+        while finished_parts(tmp_path / "killed" / "stores") < goal and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            killed += 1
+        process.communicate()
+    process = begin("killed")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert killed and contents(store("killed")) == contents(store("whole"))
