@@ -95,7 +95,6 @@ def test_every_file_of_a_folder_is_a_language(tmp_path: Path, capsys: pytest.Cap
         "1,2",
         "--jobs",
         "1",
-        "--json",
     ]
     assert main([*command, f"corpus.path={folder}", *small, "--runs-dir", str(tmp_path / "runs")]) == 0
     assert "language: fr" in capsys.readouterr().out
