@@ -92,7 +92,7 @@ def test_every_file_of_a_folder_is_a_language(tmp_path: Path, capsys: pytest.Cap
         "--preset",
         "languages",
         "--seeds",
-        "1,2",
+        "1",
         "--jobs",
         "1",
     ]
