@@ -135,7 +135,7 @@ def every_class() -> list[type[Config]]:
 
 CLASSES = every_class()
 RUN_CLASSES = [
-    c for c in CLASSES if not c.__module__.startswith(("lexarium.studies.compare", "lexarium.studies.stab"))
+    c for c in CLASSES if not c.__module__.startswith(("lexarium.studies.contrasts", "lexarium.studies.stab"))
 ]
 
 

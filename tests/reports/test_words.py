@@ -167,3 +167,28 @@ def test_a_refusal_names_its_reason() -> None:
     assert WORDS.sentence(refused).endswith(
         "OOD accuracy: not compared. The arms differ in their data: corpus (a; b)."
     )
+
+
+@pytest.mark.parametrize(
+    ("interval_", "expected"),
+    [
+        ((-0.02, 0.04), "supported"),
+        ((-0.02, 0.06), "undecided"),
+        ((0.051, 0.2), "contradicted"),
+        (None, "estimate"),
+    ],
+)
+def test_no_difference_is_claimed_only_where_the_whole_interval_is_small(
+    interval_: Any, expected: str
+) -> None:
+    found = result(expect="none", within=0.05, estimate=0.01, interval=interval_)
+    assert verdict(found) == expected
+    assert plain(WORDS.expectation(found)) == (
+        "Predicted by the claim: no difference larger than 0.050 between rich data and plain data."
+    )
+    ratio = {
+        "as": "ratio",
+        "interval": None if interval_ is None else tuple(1 + x for x in interval_),
+        "estimate": 1.01,
+    }
+    assert verdict({**found, **ratio}) == expected

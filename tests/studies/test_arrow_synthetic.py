@@ -55,7 +55,7 @@ def test_the_signs_that_are_expected_are_those_of_the_claim(preset: str) -> None
         c.where["cell"]: c.expect for c in study.config.compare if c.metric == "loss.val" and c.at == "final"
     }
     known = {"plus": "higher", "minus": "lower", "primes": "higher", "primes_reversed": "higher"}
-    assert expected == {cell: known.get(cell) for cell in study.axes["cell"]}
+    assert expected == {cell: known.get(cell, "none") for cell in study.axes["cell"]}
     assert all(c.paired and c.redrawn for c in study.config.compare)
 
 

@@ -114,7 +114,7 @@ def _matches(entry: str, wanted: str, where: str) -> list[Path]:
     if path.is_file():
         return [path]
     base, pattern = _pattern(path)
-    inside = base.glob(pattern) if pattern else ()
+    inside = list(base.glob(pattern)) if pattern else []
     matches = sorted(p for p in inside if p.is_file() and not _hidden(p.relative_to(base)))
     if not matches:
         raise UserError(

@@ -7,7 +7,8 @@ A result is told in one sentence that claims no more than its statistics allow, 
 * `estimate`    an estimate, but no interval and no p;
 * `undecided`   the interval includes no difference, or the corrected p is above 1 - confidence, or windows of the
                 same text were compared and two seeds of one arm differ as much as the arms do;
-* `supported` / `contradicted`   decided, in or against the direction the contrast expects;
+* `supported` / `contradicted`   decided, in or against the direction the contrast expects; where it expects none,
+  the whole interval lies within, or outside of, the difference that counts as none;
 * `difference`  decided, and the contrast states no expectation.
 
 Below six seeds per arm a verdict rests on the t interval alone, and the sentence says so.
@@ -221,6 +222,9 @@ class Words:
         if not result["expect"]:
             return ""
         to, other = (self.level(result["axis"], result[side]) for side in ("to", "from"))
+        if result["expect"] == "none":
+            limit = self.value(result, result["within"])
+            return f"Predicted by the claim: no difference larger than {limit} between {to} and {other}."
         return f"Predicted by the claim: {result['expect']} with {to} than with {other}."
 
 
@@ -234,6 +238,8 @@ def verdict(result: Mapping[str, Any]) -> str:
         return "estimate"
     null = 1.0 if result["as"] == "ratio" else 0.0
     bounds = result["interval"]
+    if result["expect"] == "none":
+        return _none(bounds, null, result["within"])
     decided = bounds is None or bounds[0] > null or bounds[1] < null
     if result["p_adjusted"] is not None:
         decided = decided and result["p_adjusted"] <= 1 - result["confidence"] + 1e-12
@@ -244,3 +250,12 @@ def verdict(result: Mapping[str, Any]) -> str:
     if not result["expect"]:
         return "difference"
     return "supported" if (result["estimate"] > null) == (result["expect"] == "higher") else "contradicted"
+
+
+def _none(bounds: Sequence[float] | None, null: float, within: float) -> str:
+    """Whether there is no difference larger than `within`: where the whole interval lies."""
+    if bounds is None:
+        return "estimate"
+    if null - within <= bounds[0] and bounds[1] <= null + within:
+        return "supported"
+    return "contradicted" if bounds[0] > null + within or bounds[1] < null - within else "undecided"
