@@ -70,14 +70,13 @@ def sample(
     from lexarium.studies.assembly import resolve_step
     from lexarium.studies.run import Run
 
-    talk = Talk(as_json)
-    sampling = Sampling(temperature, top_k, top_p, rng.key(seed, "sample"))
+    talk, sampling = Talk(as_json), Sampling(temperature, top_k, top_p, rng.key(seed, "sample"))
     found = Run.open(find_run(run, runs_dir), trust_plugins)
     at = resolve_step(found, step)
     scorer = _asked(found.scorer(at), direction)
     room = _room(found, scorer, prompt, slide)
     windows = _whole_windows(found, scorer, prompt, slide)
-    watched = talk.stream.isatty() and not as_json and not windows
+    watched = talk.stream.isatty() and not (as_json or windows)
     ask = partial(scorer.generate_ids, [prompt] * number, min(windows or max_new, room), sampling, slide)
     ids = _watched(scorer, prompt, number, talk.stream, ask) if watched else ask()
     samples = [{"text": scorer.text(new, prompt), "continuation": scorer.text(new)} for new in ids]
