@@ -30,8 +30,19 @@ ARMS = {
     "gpt backward": (f"type: transformer, {STACK}", "backward", "causal"),
     "gru": ("type: recurrent, preset: arrow_gru_small, d_model: 16", "forward", "causal"),
     "lstm backward": ("type: recurrent, preset: arrow_lstm_small, d_model: 16", "backward", "causal"),
+    "both": (
+        f"type: transformer, preset: arrow_nano, {STACK}, max_positions: 10",
+        "both",
+        "causal, eos: false",
+    ),
+    "permutation": (
+        f"type: transformer, preset: arrow_nano, {STACK}, max_positions: 10",
+        "permutation",
+        "causal, eos: false",
+    ),
     "pair": (f"type: encoder_decoder, {STACK}", "forward", "seq2seq"),
 }
+PLAIN = [arm for arm in ARMS if arm not in ("both", "permutation")]
 PROMPT = "my raven that her newt"
 
 
@@ -44,7 +55,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         if arm not in made:
             folder = tmp_path_factory.mktemp("sample")
             model, direction, objective = ARMS[arm]
-            packing = "type: windows, seq_len: 10" if arm == "gpt" else "type: documents"
+            packing = (
+                "type: windows, seq_len: 10, separator: false"
+                if "10" in model or arm == "gpt"
+                else "type: documents"
+            )
             file = folder / "run.yaml"
             file.write_text(
                 RUN.format(model=model, direction=direction, objective=objective, packing=packing),
@@ -74,7 +89,7 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> str:
     return screen.getvalue()
 
 
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", PLAIN)
 @pytest.mark.parametrize("number", [1, 3])
 def test_the_same_text_piped_as_json_and_on_a_terminal(
     lexarium, run, monkeypatch: pytest.MonkeyPatch, arm: str, number: int
@@ -108,7 +123,7 @@ def test_backward_text_grows_to_the_left(run, monkeypatch: pytest.MonkeyPatch, a
     assert len({len(w) for w in words}) == 6, "the prompt, and every token as it comes"
 
 
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", PLAIN)
 def test_temperature_zero_is_greedy(lexarium, run, arm: str) -> None:
     greedy = Run.open(run(arm)).scorer().generate([PROMPT], 6)
     ask = ("sample", run(arm), "-p", PROMPT, "--max-new", 6, "-t", 0, "--json")
@@ -132,6 +147,33 @@ def test_mistakes(lexarium, run) -> None:
     assert lexarium("sample", run("gru"), "--top-k", "0").status == 2
     answer = lexarium("sample", run("pair"), "--max-new", "3")
     assert answer.status == 2 and "needs a text to read" in answer.err
+
+
+def test_a_model_of_both_directions_is_asked_in_one(lexarium, run) -> None:
+    answer = lexarium("sample", run("both"), "--prompt", PROMPT)
+    assert answer.status == 2 and "say forward or backward" in answer.err
+    texts = {}
+    for direction in ("forward", "backward"):
+        ask = ("sample", run("both"), "--prompt", PROMPT, "--direction", direction, "--max-new", 3, "--json")
+        (found,) = lexarium(*ask).json["samples"]
+        texts[direction] = found["text"]
+    assert texts["forward"].startswith(PROMPT) and texts["backward"].endswith(PROMPT)
+    answer = lexarium("sample", run("gpt"), "--direction", "backward")
+    assert answer.status == 2 and "this model reads forward only" in answer.err
+
+
+def test_a_permutation_writes_whole_windows(lexarium, run) -> None:
+    """In the order of the corpus: undone on ids, which the scorer gives in reading order."""
+    (found,) = lexarium("sample", run("permutation"), "--json", "--temperature", 0).json["samples"]
+    scorer = Run.open(run("permutation")).scorer()
+    (ids,) = scorer.generate_ids([""], 10)
+    order = scorer._direction.order(10)
+    back = [0] * 10
+    for place, token in zip(order.tolist(), ids, strict=True):
+        back[place] = token
+    assert found["text"].split() == scorer.tokenizer.decode(back).split()
+    answer = lexarium("sample", run("permutation"), "--prompt", PROMPT)
+    assert answer.status == 2 and "writes whole windows of 10 tokens" in answer.err
 
 
 def test_help_says_what_a_prompt_is(lexarium) -> None:
