@@ -364,3 +364,38 @@ def test_several_frames_in_one_compressed_file(tmp_path: Path) -> None:
     for name, pack in (("a.txt.gz", gzip.compress), ("a.txt.zst", zstandard.compress)):
         (tmp_path / name).write_bytes(pack(b"one\n" * 1000) + pack(b"two\n" * 1000))
         assert "".join(texts(corpus(path=str(tmp_path / name)))) == "one\n" * 1000 + "two\n" * 1000
+
+
+def test_empty_texts_are_passed_over_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": ""}\n{"text": "two"}\n')
+    counts: dict[str, int] = {}
+    found = read(corpus(path=str(tmp_path / "a.jsonl")), counts)
+    assert [d.text for _, d in found] == ["one", "two"] and counts == {"empty": 1}
+
+
+def test_damaged_pages_and_deep_records_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": [f"row {i} " * 20 for i in range(500)]}), path, compression="snappy")
+    data = bytearray(path.read_bytes())
+    data[60:400] = bytes(340)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"a.parquet: row group 0: damaged"):
+        texts(corpus(path=str(path)))
+    (tmp_path / "a.jsonl").write_text('{"text": ' + "[" * 100_000 + "\n")
+    with pytest.raises(UserError, match=r"not a line of JSON"):
+        texts(corpus(path=str(tmp_path / "a.jsonl")))
+
+
+def test_utf_16_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("text".encode("utf-16"))
+    for policy in ("refuse", "drop"):
+        with pytest.raises(UserError, match="is UTF-16, by the mark it begins with"):
+            texts(corpus(path=str(tmp_path / "a.txt"), undecodable=policy))
+
+
+def test_names_with_numbers_are_in_their_order(tmp_path: Path) -> None:
+    for i in (10, 9, 1):
+        (tmp_path / f"part_{i}.txt").write_text(str(i))
+    assert (
+        texts(corpus(path=str(tmp_path))) == texts(corpus(path=str(tmp_path / "*.txt"))) == ["1", "9", "10"]
+    )

@@ -205,3 +205,33 @@ def test_what_is_exported_is_read_again(
             assert file["tokens"].attrs["vocab_size"] == 1000
     with pytest.raises(UserError, match="the separator 1000 is outside the vocabulary of 1,000"):
         export.write_tokens(store, store.view("train"), path, form, 1000)
+
+
+def test_another_byte_order_and_filters_are_copied(tmp_path: Path) -> None:
+    np.save(tmp_path / "big.npy", IDS.astype(">i4"))
+    with h5py.File(tmp_path / "scaled.h5", "w") as file:
+        file.create_dataset("tokens", data=IDS.astype(np.int32), chunks=(1024,), scaleoffset=0)
+        file.create_dataset("summed", data=IDS.astype(np.int32), chunks=(1024,), fletcher32=True)
+    for path, options in (("big.npy", {}), ("scaled.h5", {}), ("scaled.h5", {"dataset": "summed"})):
+        store = prepare(
+            *config(tmp_path / path, split={"by": "end", "val": 0.0}, **options), tmp_path / "stores"
+        )
+        assert np.array_equal(joined(store, "train"), IDS)
+        assert not any("in_place" in part for part in store.manifest["splits"]["train"]["parts"])
+
+
+@pytest.mark.parametrize("form", ["bin", "h5"])
+def test_a_document_with_a_separator_lies_in_one_split(tmp_path: Path, form: str) -> None:
+    store = prepare(
+        *config(write(tmp_path, form), separator=0, split={"by": "end", "val": 0.0507, "test": 0.0303}),
+        tmp_path / "stores",
+    )
+    ids = [joined(store, split) for split in ("train", "val", "test")]
+    assert np.array_equal(np.concatenate(ids), IDS) and all(found[-1] == 0 for found in ids[:2])
+    assert abs(len(ids[1]) - 0.0507 * len(IDS)) <= 500
+
+
+def test_floating_point_tensors_are_refused(tmp_path: Path) -> None:
+    torch.save(torch.zeros(5, dtype=torch.bfloat16), tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"expected one tensor of integers, found torch.bfloat16"):
+        prepare(*config(tmp_path / "a.pt"), tmp_path / "stores")

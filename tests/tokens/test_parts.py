@@ -204,3 +204,82 @@ def test_records_name_what_they_are_of(book: Path, tmp_path: Path) -> None:
     assert len(records) == reading.count_windows(reading.find_files([str(book)], "auto", "x")[0])
     assert all(read_json(path)["last"] for path in records)
     json.loads(records[0].read_text())
+
+
+# --- what changes while others work -----------------------------------------------------------------
+
+
+def six_files(folder: Path) -> Path:
+    folder.mkdir()
+    for i in range(6):
+        (folder / f"p{i}.txt").write_text("".join(f"file {i} line {j}\n" for j in range(400)))
+    return folder
+
+
+@pytest.mark.parametrize("change", ["added", "edited", "gone"])
+def test_other_processes_refuse_files_that_are_not_those_of_the_beginning(
+    tmp_path: Path, change: str
+) -> None:
+    """The workers begin after the parent has made its list; what they find must be the same."""
+    texts = six_files(tmp_path / "texts")
+    corpus, tokenizer = data(texts, block_bytes=1024, split={"val": 0.2})
+
+    def meddle(tally: Any) -> None:
+        if tally.stage == "tokenizer":
+            if change == "added":
+                (texts / "a_new.txt").write_text("a file that came later\n" * 50)
+            elif change == "edited":
+                (texts / "p5.txt").write_text("another text\n" * 50)
+            else:
+                (texts / "p2.txt").unlink()
+
+    with pytest.raises(
+        UserError, match=r"changed|is gone|not those it had when preparation began|is no file"
+    ):
+        prepare(corpus, tokenizer, tmp_path / "stores", workers=2, progress=meddle)
+    assert list((tmp_path / "stores").iterdir()) == []
+
+
+def test_a_sample_is_taken_evenly(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"{i:08d} some words of a line\n" for i in range(40_000)))
+    corpus, _ = data(path, block_bytes=1024)
+    chosen = registry.find("tokenizer", "bpe").Config(vocab_size=270, sample_bytes=100_000)
+    folder = prepare_tokenizer(corpus, chosen, tmp_path / "stores")
+    record = read_json(folder / "training.json")
+    assert record["bytes"] == pytest.approx(100_000, rel=0.15)
+    from lexarium.tokens.subword.training_text import TrainingText
+
+    text = TrainingText(registry.find("corpus", "text_files")(corpus), ("train",), 100_000)
+    places = [int(piece[:8]) for piece in text]
+    assert (
+        min(places) < 4_000
+        and max(places) > 36_000
+        and max(b - a for a, b in zip(places, places[1:], strict=False)) < 4_000
+    )
+
+
+def test_a_swapped_tokenizer_of_a_finished_store_is_told(tmp_path: Path) -> None:
+    from lexarium.foundation.files import Damaged
+
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"some line {i}\n" for i in range(3000)))
+    corpus, _ = data(path, block_bytes=1024)
+    cls = registry.find("tokenizer", "bpe")
+    one, other = (prepare(corpus, cls.Config(vocab_size=n), tmp_path / "stores") for n in (270, 280))
+    (one.folder / "tokenizer.json").write_bytes((other.folder / "tokenizer.json").read_bytes())
+    with pytest.raises(Damaged, match=r"tokenizer.json: is not the tokenizer that made this store's ids"):
+        prepare(corpus, cls.Config(vocab_size=270), tmp_path / "stores")
+
+
+def test_progress_is_told_inside_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "TELL", 2000)
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"some line {i}\n" for i in range(3000)))
+    sizes: list[int] = []
+    prepare(
+        *data(path, block_bytes=1024),
+        tmp_path / "stores",
+        progress=lambda t: sizes.append(t.size) if t.stage == "tokens" else None,
+    )
+    assert sizes[0] == 0 and sizes == sorted(sizes) and len(sizes) > 10 and sizes[-1] == path.stat().st_size

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lexarium.foundation.types import Document
     from lexarium.studies.run import Run
     from lexarium.studies.run_config import RunConfig
+    from lexarium.tokens.store import TokenStore, ViewConfig
 
 
 class Form(StrEnum):
@@ -84,9 +85,10 @@ def export(
         raise UserError("--step: belongs to --to weights")
     if output.is_dir():
         raise UserError(f"-o {output}: is a directory; give the name of a file")
-    config = _config(what, runs_dir, preset, overrides or (), select, trust_plugins)
     if to is not Form.tsv:
-        return _ids(talk, config, runs_dir, output, to.value, split, whole, separator)
+        store, seen = _store(talk, what, runs_dir, preset, overrides or (), select, trust_plugins)
+        return _ids(talk, store, None if whole else seen, output, to.value, split, separator)
+    config = _config(what, runs_dir, preset, overrides or (), select, trust_plugins)
     if separator is not None:
         raise UserError("--separator: belongs to --to h5, bin and npy")
     return _tsv(talk, config, runs_dir, output, split, whole)
@@ -137,23 +139,42 @@ def _check_split(split: str | None, known: Sequence[str]) -> None:
         raise UserError(f"--split: {told} (splits: {', '.join(known)})")
 
 
+def _store(
+    talk: Talk,
+    what: str,
+    runs_dir: Path,
+    preset: str | None,
+    overrides: Sequence[str],
+    select: Sequence[str] | None,
+    trust: bool,
+) -> tuple[TokenStore, ViewConfig | None]:
+    """A store by its folder, by its text, or by a study or run, with the view of the latter."""
+    from lexarium.cli.prepare import build_store, groups_of
+    from lexarium.tokens.store import TokenStore
+
+    if (Path(what) / "manifest.json").exists() and not (Path(what) / "config.yaml").exists():
+        return TokenStore(Path(what)), None
+    (data, points), *others = groups_of(what, overrides, preset, runs_dir, trust)
+    if points or others:
+        config = _config(what, runs_dir, preset, overrides, select, trust)
+        return build_store(config, runs_dir, 0, talk), config.view
+    return build_store(data, runs_dir, 0, talk), None
+
+
 def _ids(
     talk: Talk,
-    config: RunConfig,
-    runs_dir: Path,
+    store: TokenStore,
+    seen: ViewConfig | None,
     output: Path,
     form: str,
     split: str | None,
-    whole: bool,
     separator: int | None,
 ) -> None:
-    from lexarium.cli.prepare import build_store
     from lexarium.tokens.export import write_tokens
 
-    store = build_store(config, runs_dir, 0, talk)
     _check_split(split, store.splits)
     assert split is not None
-    view = store.view(split, None if whole else config.view)
+    view = store.view(split, seen)
     n = write_tokens(store, view, output, form, separator)
     talk.say(f"{output}: {n:,} ids of {len(view):,} documents of {split}")
 

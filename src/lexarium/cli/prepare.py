@@ -67,7 +67,7 @@ def prepare(
         stage, target = target, given.pop(0)
     talk = Talk(as_json)
     with early_stop():
-        groups = _groups(target, given, preset, runs_dir, trust_plugins)
+        groups = groups_of(target, given, preset, runs_dir, trust_plugins)
         if dry_run:
             return _estimates(talk, groups, runs_dir, workers)
         if stage != "store":
@@ -83,11 +83,13 @@ Group = tuple["RunConfig | DataConfig", list["Point"]]
 """A corpus and a tokenizer, and the points of a study that share them."""
 
 
-def _groups(
+def groups_of(
     target: str, overrides: Sequence[str], preset: str | None, runs_dir: Path, trust: bool
 ) -> list[Group]:
     """What is to be prepared: the data of a study or a run, or text named on the command line."""
     from lexarium.cli.target import load_target
+    from lexarium.corpora.reading import COMPRESSIONS, FORMATS
+    from lexarium.corpora.token_files import KINDS
     from lexarium.foundation.config import Source, overlay, parse_overrides, validate
     from lexarium.studies.run_config import DataConfig
 
@@ -96,8 +98,18 @@ def _groups(
     text = path.suffix not in (".yaml", ".yml") and (
         pattern or (path.exists() and not (path / "config.yaml").exists())
     )
+    if (
+        not text
+        and (path.suffix in (*FORMATS, *COMPRESSIONS, *KINDS) or len(path.parts) > 1)
+        and not path.exists()
+    ):
+        raise UserError(f"{path}: there is no such file or folder")
     if text:
-        data = {"corpus": {"type": "text_files", "path": target}, "tokenizer": {"type": "bpe"}}
+        ids = path.suffix in KINDS
+        data = {
+            "corpus": {"type": "token_files" if ids else "text_files", "path": target},
+            "tokenizer": {"type": "ids" if ids else "bpe"},
+        }
         source = overlay(
             Source(data, {(): "text named on the command line"}), parse_overrides(overrides), "command line"
         )
@@ -133,7 +145,7 @@ def _estimates(talk: Talk, groups: Sequence[Group], runs_dir: Path, workers: int
     found = []
     for data, _ in groups:
         e = estimate(data.corpus, data.tokenizer, stores_dir(runs_dir))
-        e["seconds"] /= max(1, workers)
+        e["seconds"] /= max(1, min(workers, e["parts"]))
         e["free"] = free_space(stores_dir(runs_dir))
         found.append(e)
         talk.say(f"{e['store']}: " + ("is there already" if e["finished"] else "would be made"))
@@ -174,7 +186,7 @@ class Watch:
             self._stage = tally.stage
             if tally.total:
                 meter.restart("MB", round(tally.total / 1e6, 1))
-        if tally.stage == "tokens":
+        if tally.stage == "tokens" and (tally.size or not tally.total):
             meter.what = f"{self._what}: tokenising"
             done = round(tally.size / 1e6, 1) if tally.total else sum(tally.documents.values())
             meter.move(done, f"{tally.tokens:,} tokens")
@@ -203,12 +215,11 @@ def build_store(data: RunConfig | DataConfig, runs_dir: Path, workers: int, talk
     """The token store of a corpus and a tokenizer, built with progress if it is not there."""
     from lexarium.studies.run import stores_dir
     from lexarium.tokens import prepare as stages
-    from lexarium.tokens.store import TokenStore
 
     corpus, tokenizer, root = data.corpus, data.tokenizer, stores_dir(runs_dir)
     _, _, folder = stages.open_store_folder(corpus, tokenizer, root)
     if (folder / "manifest.json").exists():
-        return TokenStore(folder)
+        return stages.prepare(corpus, tokenizer, root)  # looks at what is there
     start = time.monotonic()
     talk.note(f"preparing {folder.name}")
     with Watch(corpus.type, talk) as watch:
@@ -268,4 +279,5 @@ def _print_store(talk: Talk, store: TokenStore, members: Sequence[Point]) -> Non
     for what, n in summary["mended"].items():
         talk.say(f"  mended: {n:,} {MENDED.get(what, what)}")
     arms = [[name, a["documents"], a["tokens"]] for name, a in summary["arms"].items()]
-    talk.table(["arm", "documents of train", "tokens"], arms, "  ")
+    if arms:
+        talk.table(["arm", "documents of train", "tokens"], arms, "  ")

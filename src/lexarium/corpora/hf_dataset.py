@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import field_validator
 
@@ -56,6 +56,10 @@ class HuggingFaceDataset:
         """Columns kept with every document."""
         streaming: bool = outside_identity(False)
         """Read row after row, store nothing."""
+        undecodable: Literal["refuse", "replace", "drop"] = "refuse"
+        """NUL and halves of surrogate pairs: refuse, or mend and count."""
+        separators: Literal["newline", "keep"] = "newline"
+        """U+2028 and U+2029: turn into line ends, or keep."""
         split: SplitConfig = SplitConfig()
 
         @field_validator("data_files", mode="before")
@@ -66,7 +70,7 @@ class HuggingFaceDataset:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._splitter = Splitter(config.split, len(config.splits) > 1)
-        self._decoding = Decoding("refuse", "newline")
+        self._decoding = Decoding(config.undecodable, config.separators)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -149,6 +153,20 @@ class HuggingFaceDataset:
             "shards": shards,
             "files": files,
         }
+
+    def text_size(self) -> int:
+        """Bytes of the text, from the first thousand rows; UserError for a streamed set, whose size is not known."""
+        if self.config.streaming:
+            raise UserError(
+                "a streamed data set does not say how large it is: no estimate, and no sample_bytes"
+            )
+        total = 0
+        for data in self._sets.values():
+            self._check_columns(data)
+            first = data.select_columns([self.config.text]).select(range(min(1000, len(data))))
+            size = sum(len((row[self.config.text] or "").encode("utf-8", "replace")) for row in first)
+            total += round(size * len(data) / max(1, len(first)))
+        return total
 
     def parts(self) -> list[Part]:
         """Ranges of rows, or shards."""

@@ -65,6 +65,11 @@ class TextFile:
         """Bytes on disk."""
         return self.stamp.size
 
+    @property
+    def identity(self) -> tuple[str | int, ...]:
+        """Path, size and times."""
+        return (str(self.path), *self.stamp)
+
     def check(self) -> None:
         """Raise UserError when the file is not what it was."""
         try:
@@ -84,7 +89,7 @@ class TextFile:
 
 
 def find_files(paths: Sequence[str], wanted: str, where: str) -> list[TextFile]:
-    """Files, the files below folders, and what glob patterns match; sorted by name within each entry.
+    """Files, the files below folders, and what glob patterns match; in natural order of names within each entry.
 
     `wanted` is a format, or `auto` for what the names say. Raises UserError naming `where` for an entry
     that matches nothing, an empty file, a file named twice, and a name that does not tell its format.
@@ -102,7 +107,8 @@ def find_files(paths: Sequence[str], wanted: str, where: str) -> list[TextFile]:
 def _matches(entry: str, wanted: str, where: str) -> list[Path]:
     path = Path(entry).expanduser()
     if path.is_dir():
-        inside = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
+        inside = [p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))]
+        inside.sort(key=natural)
         matches = [p for p in inside if wanted != "auto" or form_of(p)[0]]
         if not matches:
             other = f" (it holds {inside[0].name})" if inside else ""
@@ -113,14 +119,24 @@ def _matches(entry: str, wanted: str, where: str) -> list[Path]:
         return matches
     if path.is_file():
         return [path]
-    base, pattern = _pattern(path)
-    inside = list(base.glob(pattern)) if pattern else []
-    matches = sorted(p for p in inside if p.is_file() and not _hidden(p.relative_to(base)))
+    matches = matching(path)
     if not matches:
         raise UserError(
             f"{where}: {entry!r} is no file, no folder, and no pattern that matches one (looked in {Path.cwd()})"
         )
     return matches
+
+
+def natural(path: Path) -> list[Any]:
+    """Sort key: part_9 before part_10."""
+    return [(int(x), "") if x.isdecimal() else (-1, x) for x in re.split(r"(\d+)", str(path))]
+
+
+def matching(path: Path) -> list[Path]:
+    """Files that a pattern matches, hidden ones left out, in natural order."""
+    base, pattern = _pattern(path)
+    inside = list(base.glob(pattern)) if pattern else []
+    return sorted((p for p in inside if p.is_file() and not _hidden(p.relative_to(base))), key=natural)
 
 
 def _pattern(path: Path) -> tuple[Path, str]:
@@ -303,6 +319,8 @@ class Decoding:
 
     def decode(self, data: bytes, file: TextFile, offset: int, counts: dict[str, int]) -> str:
         """Text of the bytes of a file that begin at `offset`; a byte-order mark at its beginning is dropped."""
+        if offset == 0 and data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise UserError(f"{file.path}: is UTF-16, by the mark it begins with; save the file as UTF-8")
         if offset == 0 and data.startswith(b"\xef\xbb\xbf"):
             data = data[3:]
         try:
@@ -400,7 +418,7 @@ def paragraphs(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
     place = 0
     for match in BLANK_LINE.finditer(data):
         if data[place : match.start()].strip():
-            yield offset + place, data[place : match.start()]
+            yield offset + place, data[place : match.start()].rstrip(b"\r")
         place = match.end()
     if data[place:].strip():
         yield offset + place, data[place:].rstrip(b"\r\n")

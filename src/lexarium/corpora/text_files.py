@@ -23,6 +23,7 @@ import json
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -33,7 +34,7 @@ from lexarium.corpora.splits import SplitConfig, Splitter, field_of
 from lexarium.foundation.config import ComponentConfig, outside_identity
 from lexarium.foundation.files import sha256_json
 from lexarium.foundation.fingerprints import fingerprint
-from lexarium.foundation.types import Document, FieldValue, Part, UserError
+from lexarium.foundation.types import Document, FieldValue, Part, UserError, gist
 
 Raw = tuple[int, int, str, dict[str, FieldValue]]
 """Number within its stretch, offset or row, text, fields."""
@@ -95,6 +96,7 @@ class TextFiles:
         self.config = config
         self._decoding = Decoding(config.undecodable, config.separators)
         self._splitter = Splitter(config.split, bool(config.val_path or config.test_path))
+        self._extents: dict[Path, int] = {}
 
     # -- files ---------------------------------------------------------------------------------------
 
@@ -148,7 +150,23 @@ class TextFiles:
 
     def text_size(self) -> int:
         """Bytes of text, compressed files estimated from their beginnings."""
-        return sum(round(f.size * reading.expansion(f)) for _, f in self.files)
+        return sum(
+            self._column_bytes(f) if f.format == "parquet" else round(f.size * reading.expansion(f))
+            for _, f in self.files
+        )
+
+    def _column_bytes(self, file: TextFile) -> int:
+        """Bytes of the text column of a Parquet file, uncompressed."""
+        import pyarrow.parquet as pq
+
+        self._rows(file)  # refuses what is no Parquet file
+        metadata, name = pq.ParquetFile(file.path).metadata, self.config.text
+        columns = [
+            metadata.row_group(i).column(j)
+            for i in range(metadata.num_row_groups)
+            for j in range(metadata.num_columns)
+        ]
+        return sum(c.total_uncompressed_size for c in columns if c.path_in_schema == name)
 
     # -- reading in parts ----------------------------------------------------------------------------
 
@@ -158,19 +176,29 @@ class TextFiles:
         return found[::-1] if self.config.reverse != "none" else found
 
     def _parts_of(self, number: int, file: TextFile) -> Iterator[Part]:
+        if file.compression and self.config.reverse != "none":
+            raise UserError(
+                f"{file.path}: corpus.reverse reads every part from its end, and a compressed file is one part of any"
+                " size; uncompress it"
+            )
         whole = file.compression or (file.format == "text" and self.config.documents == "file")
         if file.format == "parquet":
             yield from self._row_groups(number, file)
         elif whole:
-            yield Part(str(file.path), file.size, (number, -1))
+            yield Part(str(file.path), file.size, (number, -1), file.identity)
         else:
             for k in range(reading.count_windows(file)):
                 size = min(WINDOW, file.size - k * WINDOW)
-                yield Part(f"{file.path}, bytes from {k * WINDOW:,}", size, (number, k))
+                yield Part(f"{file.path}, bytes from {k * WINDOW:,}", size, (number, k), file.identity)
 
     def read(self, part: Part, counts: dict[str, int]) -> Iterator[tuple[str, Document]]:
         """(split, document) of one part; `counts` takes up what was mended."""
         number, _ = part.where
+        if number >= len(self.files) or (part.stamp and self.files[number][1].identity != part.stamp):
+            raise UserError(
+                f"{part.name}: the files of the corpus are not those it had when preparation began (one was added,"
+                " taken away or changed); wait until nobody writes to them and prepare again"
+            )
         role, file = self.files[number]
         file.check()
         found = self._documents(role, number, file, part, counts)
@@ -194,6 +222,8 @@ class TextFiles:
         for stretch, raws in self._stretches(number, file, part, counts):
             start = splitter.start(number, 0 if stretch is None else stretch)
             for n, place, text, fields in raws:
+                if not text:
+                    continue
                 all_fields: dict[str, FieldValue] = {"file": name, "place": place, **fields}
                 if role != "train":
                     split = role
@@ -211,7 +241,9 @@ class TextFiles:
     def _extent(self, file: TextFile) -> int:
         """What the places of a file's documents run up to."""
         if file.format == "parquet":
-            return sum(self._rows(file))
+            if file.path not in self._extents:
+                self._extents[file.path] = sum(self._rows(file))
+            return self._extents[file.path]
         if file.compression:
             raise UserError(
                 f"{file.path}: corpus.split.by: end needs to know where a file ends, and a compressed one does not say;"
@@ -275,8 +307,8 @@ class TextFiles:
             where = functools.partial(_place, file, place)
             try:
                 record = json.loads(self._decoding.decode(line, file, place, counts))
-            except ValueError as error:
-                raise UserError(f"{where()}: not a line of JSON ({error})") from None
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{where()}: not a line of JSON ({gist(error)})") from None
             if not isinstance(record, dict):
                 raise UserError(f"{where()}: expected {{...}}, found {line[:40]!r}")
             yield n, place, *self._chosen(record, where, counts)
@@ -311,7 +343,7 @@ class TextFiles:
     def _row_groups(self, number: int, file: TextFile) -> Iterator[Part]:
         rows = self._rows(file)
         for k in range(len(rows)):
-            yield Part(f"{file.path}, row group {k}", file.size // len(rows), (number, k))
+            yield Part(f"{file.path}, row group {k}", file.size // len(rows), (number, k), file.identity)
 
     def _from_parquet(self, file: TextFile, group: int, counts: dict[str, int]) -> Iterator[Raw]:
         import pyarrow.parquet as pq
@@ -325,11 +357,23 @@ class TextFiles:
                 " corpus.text"
             )
         n, before = 0, sum(self._rows(file)[:group])
-        for batch in handle.iter_batches(batch_size=1024, row_groups=[group], columns=wanted):
-            for record in batch.to_pylist():
+        for records in self._batches(file, handle, group, wanted):
+            for record in records:
                 where = functools.partial(str.format, "{}: row {:,}", file.path, before + n)
                 yield n, before + n, *self._chosen(record, where, counts)
                 n += 1
+
+    @staticmethod
+    def _batches(
+        file: TextFile, handle: Any, group: int, wanted: list[str]
+    ) -> Iterator[list[dict[str, Any]]]:
+        try:
+            for batch in handle.iter_batches(batch_size=1024, row_groups=[group], columns=wanted):
+                yield batch.to_pylist()
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{file.path}: row group {group}: damaged ({gist(error)}); mend the download"
+            ) from None
 
     def _chosen(
         self, record: dict[str, Any], where: Callable[[], str], counts: dict[str, int]
@@ -343,8 +387,10 @@ class TextFiles:
                     " which are corpus.fields"
                 )
         text = record[c.text]
-        if not isinstance(text, str) or not text:
+        if not isinstance(text, str):
             raise UserError(f"{where()}: {c.text!r} is {text!r}, expected a text")
+        if not text:
+            counts["empty"] = counts.get("empty", 0) + 1
         for name in c.fields:
             if not isinstance(record[name], str | int | float | bool):
                 raise UserError(f"{where()}: field {name!r} is {record[name]!r}, expected a text or a number")

@@ -19,7 +19,6 @@ Cost: one pass over the ids, to hash them and to find their largest and the sepa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
+from lexarium.corpora.reading import matching, natural
 from lexarium.corpora.splits import SplitConfig, Splitter
 from lexarium.foundation.config import ComponentConfig, outside_identity
 from lexarium.foundation.extras import need
@@ -133,11 +133,9 @@ class TokenFiles:
     def token_parts(self, split: str) -> Iterator[TokenPart]:
         """The stretches of ids of a split, in order, with where their documents end."""
         for role, path in self.files:
-            stretches = list(_stretches(path, self.config.dtype, self.config.dataset))
-            total = sum(len(ids) for _, _, ids in stretches)
-            before = 0
-            for offset, dtype, ids in stretches:
-                first, last = self._own(role, split, before, len(ids), total)
+            starts, before = self._starts(role, path), 0
+            for offset, dtype, ids in _stretches(path, self.config.dtype, self.config.dataset):
+                first, last = (min(max(place - before, 0), len(ids)) for place in starts[split])
                 before += len(ids)
                 if last > first:
                     at = None if offset is None else offset + first * np.dtype(dtype).itemsize
@@ -145,16 +143,19 @@ class TokenFiles:
                         str(path.resolve()), at, dtype, ids[first:last], self._offsets(ids[first:last])
                     )
 
-    def _own(self, role: str, split: str, before: int, n: int, total: int) -> tuple[int, int]:
-        """Which ids of a stretch of `n`, `before` of `total` lying before it, belong to a split."""
+    def _starts(self, role: str, path: Path) -> dict[str, tuple[int, int]]:
+        """Split -> the first of its ids in a file, and the one behind its last."""
+        pieces = lambda: _stretches(path, self.config.dtype, self.config.dataset)
+        total = sum(len(ids) for _, _, ids in pieces())
         if role != "train" or self._splitter.names == ("train",):
-            return (0, n) if role == split else (0, 0)
-        test = round(total * self._splitter.test)
-        val = round(total * self._splitter.val)
-        ends = {"train": total - val - test, "val": total - test, "test": total}
-        starts = {"train": 0, "val": ends["train"], "test": ends["val"]}
-        place = lambda x: min(max(x - before, 0), n)
-        return place(starts[split]), place(ends[split])
+            return {name: (0, total if name == role else 0) for name in self.splits}
+        cuts = [
+            total - round(total * share)
+            for share in (self._splitter.val + self._splitter.test, self._splitter.test)
+        ]
+        if self.config.separator is not None:  # a document belongs to one split
+            cuts = [_behind_next(pieces(), cut, self.config.separator, total) for cut in cuts]
+        return {"train": (0, cuts[0]), "val": (cuts[0], cuts[1]), "test": (cuts[1], total)}
 
     def _offsets(self, ids: np.ndarray) -> np.ndarray:
         """(documents + 1,) int64."""
@@ -168,6 +169,20 @@ class TokenFiles:
         return np.unique(np.concatenate([[0], *found, [n]])).astype(np.int64)
 
 
+def _behind_next(
+    pieces: Iterator[tuple[int | None, str, np.ndarray]], place: int, separator: int, total: int
+) -> int:
+    """The place behind the first separator at or after `place` - 1."""
+    before = 0
+    for _, _, ids in pieces:
+        for start in range(max(0, place - 1 - before), len(ids), AT_ONCE):
+            found = np.flatnonzero(ids[start : start + AT_ONCE] == separator)
+            if len(found):
+                return before + start + int(found[0]) + 1
+        before += len(ids)
+    return total
+
+
 def _matches(entry: str, where: str) -> list[Path]:
     path = Path(entry).expanduser()
     if path.is_dir():
@@ -175,7 +190,7 @@ def _matches(entry: str, where: str) -> list[Path]:
     elif path.is_file():
         found = [path]
     else:
-        found = [p for p in path.parent.glob(path.name) if p.is_file()] if path.name else []
+        found = matching(path)
     if not found:
         raise UserError(
             f"{where}: {entry!r} names no token file ({', '.join(KINDS)}); looked in {Path.cwd()}"
@@ -187,12 +202,7 @@ def _matches(entry: str, where: str) -> list[Path]:
             )
         if file.stat().st_size == 0:
             raise UserError(f"{where}: {file} is empty")
-    return sorted(found, key=_natural)
-
-
-def _natural(path: Path) -> list[Any]:
-    """part_9 before part_10."""
-    return [(int(x), "") if x.isdecimal() else (-1, x) for x in re.split(r"(\d+)", str(path))]
+    return sorted(found, key=natural)
 
 
 def _stretches(path: Path, dtype: str, dataset: str) -> Iterator[tuple[int | None, str, np.ndarray]]:
@@ -210,12 +220,13 @@ def _stretches(path: Path, dtype: str, dataset: str) -> Iterator[tuple[int | Non
         yield from _h5(path, dataset)
 
 
-def _npy(path: Path) -> tuple[int, str, np.ndarray]:
+def _npy(path: Path) -> tuple[int | None, str, np.ndarray]:
     try:
         mapped = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{path}: not an array file ({gist(error)})") from None
-    return int(mapped.offset), mapped.dtype.name, _checked(path, mapped.view(np.ndarray))
+    place = int(mapped.offset) if mapped.dtype.isnative else None  # of the other byte order: copied
+    return place, mapped.dtype.name, _checked(path, mapped.view(np.ndarray))
 
 
 def _pt(path: Path) -> np.ndarray:
@@ -223,10 +234,15 @@ def _pt(path: Path) -> np.ndarray:
 
     try:
         tensor = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a foreign file raises
-        raise UserError(f"{path}: not a tensor that can be loaded as weights only ({gist(error)})") from None
-    if not isinstance(tensor, torch.Tensor):
-        raise UserError(f"{path}: expected one tensor of ids, found {type(tensor).__name__}")
+    except (
+        Exception
+    ) as error:  # whatever a foreign file raises; its advice may be to load it with code, so it is not told
+        raise UserError(
+            f"{path}: not a tensor that can be loaded as weights only ({type(error).__name__}); is it a chunk?"
+        ) from None
+    if not isinstance(tensor, torch.Tensor) or tensor.is_floating_point() or tensor.is_complex():
+        kind = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+        raise UserError(f"{path}: expected one tensor of integers, found {kind}")
     return _checked(
         path, tensor.squeeze(0).numpy() if tensor.ndim == 2 and len(tensor) == 1 else tensor.numpy()
     )
@@ -250,7 +266,8 @@ def _h5(path: Path, name: str) -> Iterator[tuple[int | None, str, np.ndarray]]:
                 f"{path}: {name!r} has shape {data.shape} and type {data.dtype}; expected integers (n,)"
             )
         n, dtype = data.shape[0], data.dtype
-        runs = None if data.compression or data.shuffle or not dtype.isnative else _runs(data)
+        plain = data.id.get_create_plist().get_nfilters() == 0 and not data.is_virtual and not data.external
+        runs = _runs(data) if plain and dtype.isnative else None
         if runs is None:
             for start in range(0, n, AT_ONCE):
                 yield None, "", data[start : start + AT_ONCE]

@@ -80,12 +80,14 @@ class Document:
 class Part:
     """A stretch of a corpus that can be read without the others: in another process, again after an interruption.
 
-    `name` says to people what it is; `size` is in bytes, for progress; `where` is how the corpus finds it.
+    `name` says to people what it is; `size` is in bytes on disk (or rows), for progress; `where` is how the corpus
+    finds it; `stamp` is what its source was when preparation began: a process that finds another refuses.
     """
 
     name: str
     size: int
     where: tuple[int, ...]
+    stamp: tuple[str | int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,10 @@ def estimate(corpus_config: ComponentConfig, tokenizer_config: ComponentConfig, 
     tokenising in one process; trained: whether the tokenizer was there (else one trained on the sample stood in).
     """
     corpus, _, folder = open_store_folder(corpus_config, tokenizer_config, root)
+    if hasattr(corpus, "token_parts"):
+        raise UserError(
+            "--dry-run: the corpus holds ids already; they are read in place, nothing is tokenised"
+        )
     if not hasattr(corpus, "parts"):
         raise UserError(
             f"--dry-run: corpus {corpus_config.type!r} generates its documents; how many is not known before"
@@ -86,12 +91,13 @@ def _tokenizer(config: ComponentConfig, folder: Path, documents: list[Document])
         if is_tokenizer_file(place):
             return open_tokenizer(config, place), True
     cls: Any = registry.find("tokenizer", config.type)
-    size = getattr(config, "vocab_size", None)
-    small = (
-        config.model_copy(update={"vocab_size": min(size, 1000)})
-        if size and config.type in ("bpe", "sentencepiece")
-        else config
-    )
-    tokenizer = cls(small)
+    learned = config.type in ("bpe", "sentencepiece")
+    for size in (4000, 1000, 300) if learned else ():
+        if size < getattr(config, "vocab_size", size + 1):
+            with contextlib.suppress(UserError):  # the sample has too few pairs
+                tokenizer = cls(config.model_copy(update={"vocab_size": size, "sample_bytes": None}))
+                tokenizer.train(_Sample(documents))
+                return tokenizer, False
+    tokenizer = cls(config)
     tokenizer.train(_Sample(documents))
     return tokenizer, False

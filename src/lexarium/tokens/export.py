@@ -88,6 +88,9 @@ def _h5(path: Path, pieces: Iterator[np.ndarray], total: int, store: TokenStore)
             data[place : place + len(piece)] = piece
             place += len(piece)
         data.attrs["vocab_size"] = manifest["vocab_size"]
+        data.attrs["bos_id"] = manifest.get("roles", {}).get(
+            "bos", -1
+        )  # -1: the tokenizer has none of its own
         data.attrs["vocabulary_sha256"] = manifest["vocabulary"]
         data.attrs["tokenizer"] = str(manifest["tokenizer"]["type"])
         data.attrs["corpus"] = str(manifest["corpus"]["type"])

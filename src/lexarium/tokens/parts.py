@@ -14,7 +14,7 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -31,6 +31,8 @@ from lexarium.foundation.types import Document, Part, UserError, gist
 
 TOKENS = 1 << 24
 """Tokens after which what a job has is written."""
+TELL = 1 << 20
+"""Characters after which progress is told."""
 MAX_LEVELS = 200
 """Different values of a textual field that the manifest lists."""
 
@@ -109,11 +111,15 @@ class Outcome:
             self.counts[name] = self.counts.get(name, 0) + n
 
 
-def run(jobs: Iterator[Job], tools: Tools, workers: int) -> Iterator[Outcome]:
-    """Outcomes in the order of the jobs; at most 2 * workers are in flight, so memory does not grow with the corpus."""
+def run(
+    jobs: Iterator[Job], tools: Tools, workers: int, tell: Callable[[int], None] = lambda size: None
+) -> Iterator[Outcome]:
+    """Outcomes in the order of the jobs; at most 2 * workers are in flight, so memory does not grow with the corpus.
+    `tell(bytes)` hears of text read inside a job of this process, and of -1 when its outcome was taken."""
     if workers < 2:
         for job in jobs:
-            yield build(job, tools)
+            yield build(job, tools, tell)
+            tell(-1)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         waiting = [pool.submit(build, job, tools) for job in itertools.islice(jobs, 2 * workers)]
@@ -129,7 +135,7 @@ def run(jobs: Iterator[Job], tools: Tools, workers: int) -> Iterator[Outcome]:
             yield outcome
 
 
-def build(job: Job, tools: Tools) -> Outcome:
+def build(job: Job, tools: Tools, tell: Callable[[int], None] = lambda size: None) -> Outcome:
     """Tokenise the documents of a job and write their files, as far as that was not done before."""
     outcome, records = Outcome(job.size), _records(job, tools.records)
     for record in records:
@@ -144,7 +150,7 @@ def build(job: Job, tools: Tools) -> Outcome:
         pass
     last = False
     while not last:
-        groups, read, last = _gather(documents, tools.tokenizer, job, written)
+        groups, read, last = _gather(documents, tools.tokenizer, job, written, tell)
         written += read
         name = job.name + (f"-{len(records):04d}" if records else "")
         record = {
@@ -186,15 +192,23 @@ def _documents(job: Job, corpus: Any, counts: dict[str, int]) -> Iterator[tuple[
 
 
 def _gather(
-    documents: Iterator[tuple[str, Document]], tokenizer: Any, job: Job, written: int
+    documents: Iterator[tuple[str, Document]],
+    tokenizer: Any,
+    job: Job,
+    written: int,
+    tell: Callable[[int], None],
 ) -> tuple[dict[str, _Group], int, bool]:
     """The next documents of a job by split, `written` having gone before; how many; whether they were the last."""
     groups: dict[str, _Group] = {}
-    read = tokens = 0
+    read = tokens = size = 0
     for split, document in documents:
         group = groups.setdefault(split, _Group(tokenizer, split, job))
         tokens += group.add(document, job.first + written + read)
         read += 1
+        size += len(document.text)
+        if size >= TELL:
+            tell(size)
+            size = 0
         if tokens >= TOKENS:
             return groups, read, False  # whether more follow shows at the next reading
     return groups, read, True

@@ -19,7 +19,7 @@ import hashlib
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,9 +27,11 @@ from lexarium.foundation import registry
 from lexarium.foundation.config import ComponentConfig, identity
 from lexarium.foundation.files import (
     MANIFEST,
+    Damaged,
     DiskError,
     disk_errors,
     make_directory,
+    read_json,
     remove_leftovers,
     sha256_json,
     sync_directory,
@@ -41,7 +43,7 @@ from lexarium.tokens import in_place
 from lexarium.tokens.overlap import overlap
 from lexarium.tokens.parts import MAX_LEVELS, Interrupted, Job, Outcome, Recipe, Tools, run
 from lexarium.tokens.store import TokenStore
-from lexarium.tokens.tokenizers import is_tokenizer_file, save_tokenizer
+from lexarium.tokens.tokenizers import FILE, is_tokenizer_file, save_tokenizer
 
 FORMAT = 1
 PART = 20_000
@@ -166,6 +168,7 @@ def _up_to(
     corpus, source, folder = open_store_folder(corpus_config, tokenizer_config, root)
     building = building_folder(folder)
     if (folder / MANIFEST).exists():
+        _check_tokenizer(folder, tokenizer_config)
         if building.exists() and not held(building):  # its process was killed just after the rename
             shutil.rmtree(building, ignore_errors=True)
         return folder
@@ -196,6 +199,16 @@ def _up_to(
         with contextlib.suppress(OSError):
             building.rmdir()
     return folder
+
+
+def _check_tokenizer(folder: Path, config: ComponentConfig) -> None:
+    """Raise Damaged when a finished store's tokenizer is not the one its ids were made by."""
+    wanted = read_json(folder / MANIFEST).get("vocabulary")
+    if open_tokenizer(config, folder).fingerprint() != wanted:
+        raise Damaged(
+            f"{folder / FILE}: is not the tokenizer that made this store's ids; restore it, or delete the store and"
+            " prepare again"
+        )
 
 
 class _Work:
@@ -245,7 +258,8 @@ class _Work:
             remove_leftovers(self.store / split)
         jobs, total = self._jobs()
         tally, found = Tally("tokens", dict.fromkeys(self.corpus.splits, 0), 0, 0, total), Outcome()
-        for outcome in run(jobs, tools, self.workers):
+        self._progress(tally)
+        for outcome in run(jobs, tools, self.workers, self._within(tally)):
             for split, parts in outcome.parts.items():
                 found.parts.setdefault(split, []).extend(parts)
                 tally.documents[split] = tally.documents.get(split, 0) + sum(p["documents"] for p in parts)
@@ -256,6 +270,18 @@ class _Work:
             self._progress(tally)
         self._check_splits(found.parts)
         return {split: found.parts[split] for split in self.corpus.splits}, found.counts
+
+    def _within(self, tally: Tally) -> Callable[[int], None]:
+        """Tells of text that is read inside a job, where this process does the work."""
+        done = [0]
+
+        def tell(size: int) -> None:
+            done[0] = 0 if size < 0 else done[0] + size
+            self._progress(
+                replace(tally, size=min(tally.size + done[0], tally.total or tally.size + done[0]))
+            )
+
+        return tell
 
     def _given_tokens(self) -> dict[str, list[dict[str, Any]]]:
         """Parts of ids that exist already."""
@@ -316,6 +342,7 @@ class _Work:
                 "tokenizer": tokenizer_identity(self._tokenizer_config),
                 "vocabulary": tokenizer.fingerprint(),
                 "vocab_size": tokenizer.vocab_size,
+                "roles": dict(tokenizer.roles),
                 "channels": next(iter(parts.values()))[0]["channels"],
                 "splits": splits,
                 "overlap": shared["documents"],

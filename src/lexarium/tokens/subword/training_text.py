@@ -1,7 +1,8 @@
 """What a subword tokenizer is trained on: the text of some splits, all of it or an even sample, in pieces.
 
-A sample takes from every part of the corpus (or of a corpus without parts, from its beginning on) the documents that
-fill the part's share of the wanted bytes. What was taken is recorded. Runs of more than LONGEST_RUN characters without
+A sample takes documents spread evenly over every part of the corpus: the document with number n where frac(n phi) is
+below the wanted share of all bytes (phi the golden ratio). Of a corpus whose size is not known before, it takes the
+first ones. What was taken is recorded. Runs of more than LONGEST_RUN characters without
 white space are cut there for training: what learns from whole words would otherwise keep every such run in memory
 (text of scripts without spaces, encoded binary data). Their number is recorded.
 """
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 LONGEST_RUN = 1000
+GOLDEN = 0.6180339887498949
 _SPACES = np.zeros(256, dtype=bool)
 _SPACES[[9, 10, 11, 12, 13, 32]] = True
 
@@ -26,6 +28,10 @@ class TrainingText:
         self._corpus, self._sample = corpus, sample_bytes
         self._splits = tuple(s for s in corpus.splits if s in splits) or corpus.splits[:1]
         self._digest = hashlib.sha256()
+        self._known: int | None = (
+            corpus.text_size() if sample_bytes and hasattr(corpus, "text_size") else None
+        )
+        """Bytes of the whole text, where a sample of it is wanted and they are known."""
         self.record: dict[str, Any] = {
             "splits": list(self._splits), "sample_bytes": sample_bytes, "bytes": 0, "documents": 0, "cut_runs": 0,
         }  # fmt: skip
@@ -33,14 +39,18 @@ class TrainingText:
             self.record["taken"] = []
 
     def __iter__(self) -> Iterator[str]:
-        for where, share, documents in self._stretches():
+        for where, documents in self._stretches():
             taken = n = 0
             for text in documents:
                 data = text.encode("utf-8")
                 self._digest.update(data)
                 taken, n = taken + len(data), n + 1
                 yield from self._cut(text, data)
-                if share is not None and taken >= share:
+                if (
+                    self._known is None
+                    and self._sample is not None
+                    and self.record["bytes"] + taken >= self._sample
+                ):
                     break
             self.record["bytes"] += taken
             self.record["documents"] += n
@@ -48,22 +58,24 @@ class TrainingText:
                 self.record["taken"].append([where, n, taken])
         self.record["sha256"] = self._digest.hexdigest()
 
-    def _stretches(self) -> Iterator[tuple[str, float | None, Iterator[str]]]:
-        """(name, bytes wanted or None = all, texts) of each stretch of the corpus."""
+    def _stretches(self) -> Iterator[tuple[str, Iterator[str]]]:
+        """(name, texts that are wanted) of each stretch of the corpus."""
         if not hasattr(self._corpus, "parts"):
-            left = self._sample
             for split in self._splits:
-                before = self.record["bytes"]
-                if left is None or left > 0:
-                    yield split, left, (d.text for d in self._corpus.documents(split))
-                left = None if left is None else left - (self.record["bytes"] - before)
+                if self._sample is None or self.record["bytes"] < self._sample:
+                    yield split, (d.text for d in self._corpus.documents(split))
             return
-        parts = self._corpus.parts()
-        whole = max(1, sum(part.size for part in parts))
-        for part in parts:
-            share = None if self._sample is None else self._sample * part.size / whole
+        share = 1.0 if self._sample is None or self._known is None else self._sample / max(1, self._known)
+        for part in self._corpus.parts():
+            if self._known is None and self._sample is not None and self.record["bytes"] >= self._sample:
+                return
             read = self._corpus.read(part, {})
-            yield part.name, share, (d.text for split, d in read if split in self._splits)
+            wanted = (
+                d.text
+                for n, (split, d) in enumerate(read)
+                if split in self._splits and n * GOLDEN % 1.0 < share
+            )
+            yield part.name, wanted
 
     def _cut(self, text: str, data: bytes) -> Iterator[str]:
         """The text, cut inside runs without white space that are too long."""
