@@ -162,3 +162,46 @@ def test_an_abandoned_future_is_set_aside_not_lost(tmp_path, monkeypatch) -> Non
     Run.open(run.path).train()
     assert (run.path / "discarded-2" / "metrics.jsonl").read_text() == before
     assert (run.path / "discarded-2" / "evals" / "loss" / "step-00000006.json").exists()
+
+
+TEXT_ARMS: dict[str, dict[str, Any]] = {
+    "gpt, both directions": {
+        "model": {"type": "transformer", "preset": "arrow_nano", "n_layers": 1, "n_heads": 2, "d_model": 16, "max_positions": 16},
+        "direction": {"type": "both"},
+    },
+    "gru, backward": {
+        "model": {"type": "recurrent", "preset": "arrow_gru_small", "d_model": 16},
+        "direction": BACKWARD,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arm", TEXT_ARMS)
+def test_a_run_on_text_is_killed_and_goes_on(
+    arm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Byte-level BPE, windows, warm restarts, the evaluation of windows: as the study of the arrow of time trains."""
+    path = tmp_path / "text.txt"
+    path.write_text("".join(f"line {i} of a text that tells of line {i * 7 % 400}\n" for i in range(400)))
+    given: dict[str, Any] = {
+        "corpus": {"type": "text_files", "path": str(path), "block_bytes": 1024, "split": {"val": 0.2}},
+        "tokenizer": {"type": "bpe", "vocab_size": 290},
+        "packing": {"type": "windows", "seq_len": 16, "separator": False, "order": "corpus"},
+        "objective": {"type": "causal", "eos": False},
+        "schedule": {"type": "cosine_restarts", "warmup_steps": 2, "period": 4, "shrink": 0.85},
+        "train": {"max_steps": None, "epochs": 0.4, "log_every": 3},
+        "checkpoint": {"every": 3, "rolling": 2},
+        "evaluations": [{"type": "window_loss", "splits": ["val"], "every": 4}],
+        **TEXT_ARMS[arm],
+    }
+    whole = tiny_run(tmp_path / "whole", **given)
+    assert whole.train() == "done" and whole.files.status()["step"] >= 9
+    for n in (1, 5, 8):
+        run = tiny_run(tmp_path / f"cut{n}", **given)
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(EagerProgram, "update", at_call(EagerProgram.update, n))
+            patch.setattr(Attempt, "fail", lambda self, error: None)  # a dead process writes nothing
+            run.train()
+        again = Run.open(run.path)
+        assert again.train() == "done"
+        assert record(again) == record(whole), f"killed at update {n}"

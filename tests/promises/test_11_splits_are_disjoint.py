@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from builders import tiny_config
 from lexarium.foundation import registry
+from lexarium.foundation.config import Source, validate
 from lexarium.foundation.types import Document
 from lexarium.studies.assembly import Parts
 from lexarium.studies.run import Run, stores_dir
@@ -113,3 +116,48 @@ def test_training_reads_the_training_split_only(tmp_path: Path, packing: dict) -
             seen |= set(batch.inputs["tokens"].reshape(-1).tolist()) | set(batch.targets["labels"].tolist())
     words = {symbols[i] for i in seen if 0 < i < len(symbols)}
     assert words == {word for text in splits["train"] for word in text.split()}
+
+
+# --- text -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        {"by": "document"},
+        {"by": "file", "val": 0.3, "test": 0.3},
+        {"by": "end"},
+        {"by": "field", "field": "author", "val": 0.3, "test": 0.3},
+    ],
+    ids=lambda s: s["by"],
+)
+def test_no_line_of_text_is_in_two_splits(tmp_path: Path, split: dict[str, Any]) -> None:
+    """Every line has a number of its own; held out before windows are cut, so none reads two splits."""
+    lines = [(f"number {i:06d} of all lines", f"author {i * 7 // 3000}") for i in range(3000)]
+    if split["by"] == "field":
+        records = [json.dumps({"text": text + "\n", "author": author}) for text, author in lines]
+        (tmp_path / "a.jsonl").write_text("\n".join(records) + "\n")
+    else:
+        for k in range(6):
+            (tmp_path / f"{k}.txt").write_text("".join(text + "\n" for text, _ in lines[k::6]))
+    cls = registry.find("corpus", "text_files")
+    given = {
+        "type": "text_files",
+        "path": str(tmp_path),
+        "block_bytes": 1024,
+        "split": {"val": 0.1, "test": 0.1, **split},
+    }
+    given |= {"fields": ["author"]} if split["by"] == "field" else {}
+    config = validate(cls.Config, Source(given))
+    store = prepare(config, registry.find("tokenizer", "byte").Config(), tmp_path / "stores")
+    seen = {}
+    for name in store.splits:
+        found = store.split(name)
+        text = b"".join((found.tokens(i) - 1).astype("uint8").tobytes() for i in range(len(found))).decode()
+        seen[name] = set(re.findall(r"number (\d{6})", text))
+    assert set(seen) == {"train", "val", "test"} and sum(map(len, seen.values())) == 3000
+    assert len(set.union(*seen.values())) == 3000
+    if split["by"] == "field":
+        author = {text[7:13]: who for text, who in lines}
+        whose = {name: {author[i] for i in numbers} for name, numbers in seen.items()}
+        assert not any(whose[a] & whose[b] for a, b in itertools.combinations(whose, 2))
