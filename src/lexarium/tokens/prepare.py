@@ -46,6 +46,8 @@ from lexarium.tokens.store import TokenStore
 from lexarium.tokens.tokenizers import FILE, is_tokenizer_file, save_tokenizer
 
 FORMAT = 1
+SMALL_CORPUS = 1 << 26
+"""Bytes up to which a corpus is read once before anything is learned from it."""
 PART = 20_000
 """Documents per job, for a corpus that is not read in parts."""
 
@@ -239,11 +241,25 @@ class _Work:
         if self._trained is None and is_tokenizer_file(self.store):
             self._trained = open_tokenizer(self._tokenizer_config, self.store)
         elif self._trained is None:
+            self._read_small_corpus()
             tokenizer = registry.find("tokenizer", self._tokenizer_config.type)(self._tokenizer_config)
             tokenizer.train(_Watched(self.corpus, self._progress))
             save_tokenizer(tokenizer, self.store)
             self._trained = tokenizer
         return self._trained
+
+    def _read_small_corpus(self) -> None:
+        """Find what is wrong with a small corpus before anything is learned: bytes that are no text, splits that stay
+        empty. (A large one has something for every split; its text is looked at as it is read.)"""
+        corpus: Any = self.corpus
+        if not hasattr(corpus, "parts") or sum(part.size for part in corpus.parts()) > SMALL_CORPUS:
+            return
+        found: dict[str, list[dict[str, Any]]] = {}
+        for part in corpus.parts():
+            for split, document in corpus.read(part, {}):
+                entry = {"documents": 0, "channels": sorted(document.channels), "fields": {}}
+                found.setdefault(split, [entry])[0]["documents"] += 1
+        self._check_splits(found)
 
     def tokens(self) -> tuple[dict[str, list[dict[str, Any]]], dict[str, int]]:
         """Tokenise every part; split -> entries of its parts, and what was mended."""
