@@ -118,7 +118,9 @@ def test_a_schedule_that_looks_at_max_steps_is_another_matter(tmp_path: Path) ->
     child.train()
     name = "model: embedding"
     assert record(child)[name] != record(whole)[name]
-    rate = lambda run: [json.loads(line)["lr"] for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    rate = lambda run: [
+        json.loads(line)["lr"] for line in (run.path / "metrics.jsonl").read_text().splitlines()
+    ]
     assert rate(child)[-1] == rate(whole)[-1], "but the schedule goes by the step"
 
 

@@ -65,7 +65,9 @@ class FromRun:
         @model_validator(mode="after")
         def _all_is_all(self) -> FromRun.Config:
             if self.state == "all" and self.parts != (".*",):
-                raise ValueError("state: all takes over every parameter; leave parts out, or set state: weights")
+                raise ValueError(
+                    "state: all takes over every parameter; leave parts out, or set state: weights"
+                )
             return self
 
     def __init__(self, config: Config) -> None:
