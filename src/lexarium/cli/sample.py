@@ -81,13 +81,10 @@ def sample(
     found = Run.open(find_run(run, runs_dir), trust_plugins)
     at = resolve_step(found, step)
     scorer = _asked(found.scorer(at), direction)
-    room = _room(found, scorer, prompt, slide)
-    windows = _whole_windows(found, scorer, prompt, slide, max_new)
-    terminal = talk.stream.isatty()
+    room, windows = _room(found, scorer, prompt, slide), _whole_windows(found, scorer, prompt, slide, max_new)
+    most, terminal = min(windows or max_new or MAX_NEW, room), talk.stream.isatty()
     watched = terminal and not (as_json or windows)
-    ask = partial(
-        scorer.generate_ids, [prompt] * number, min(windows or max_new or MAX_NEW, room), sampling, slide
-    )
+    ask = partial(scorer.generate_ids, [prompt] * number, most, sampling, slide)
     ids = _watched(scorer, prompt, number, talk.stream, ask) if watched else ask()
     samples = [{"text": scorer.text(new, prompt), "continuation": scorer.text(new)} for new in ids]
     talk.data({"run": found.path.name, "step": at, "prompt": prompt, "seed": seed, "samples": samples})

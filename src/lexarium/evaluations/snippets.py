@@ -108,7 +108,7 @@ class Snippets:
         metrics[f"{name}.samples"] = n
         metrics[f"{name}.mean_length"] = len(every) / n
         metrics[f"{name}.distinct"] = len(np.unique(every)) / max(1, len(every))
-        columns = {
+        columns: dict[str, list[Any]] = {
             "split": [split] * n,
             **({"view": [view] * n} if view else {}),
             "document": [document for document, _, _ in places],
