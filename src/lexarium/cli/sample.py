@@ -28,17 +28,20 @@ MAX_NEW = 64
 """Tokens of a sample where nothing else is said."""
 
 
+Prompt = Annotated[
+    str,
+    typer.Option(
+        "--prompt",
+        "-p",
+        metavar="TEXT",
+        help="What the text begins with. For a backward model the prompt is the text's ENDING.",
+    ),
+]
+
+
 def sample(
     run: RunName,
-    prompt: Annotated[
-        str,
-        typer.Option(
-            "--prompt",
-            "-p",
-            metavar="TEXT",
-            help="What the text begins with. For a backward model the prompt is the text's ENDING.",
-        ),
-    ] = "",
+    prompt: Prompt = "",
     number: Annotated[int, typer.Option("-n", "--number", metavar="N", min=1, help="How many samples.")] = 1,
     temperature: Annotated[
         float,
