@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import re
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lexarium.cli.console import harmless
 from lexarium.cli.growing import growing
 from lexarium.cli.main import main
 from lexarium.studies.run import Run
@@ -174,11 +176,39 @@ def test_a_permutation_writes_whole_windows(lexarium, run) -> None:
     assert found["text"].split() == scorer.tokenizer.decode(back).split()
     answer = lexarium("sample", run("permutation"), "--prompt", PROMPT)
     assert answer.status == 2 and "writes whole windows of 10 tokens" in answer.err
+    answer = lexarium("sample", run("permutation"), "--max-new", 64)
+    assert answer.status == 2 and "--max-new: direction 'permutation' writes whole windows" in answer.err
 
 
 def test_help_says_what_a_prompt_is(lexarium) -> None:
     out = re.sub(r"[\s│]+", " ", lexarium("sample", "--help").out)
     assert "the prompt is the text's ENDING" in out
+
+
+@pytest.mark.parametrize("arm", ["gpt", "gpt backward", "permutation"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_a_terminal_would_obey_is_written_out(
+    lexarium, run, monkeypatch: pytest.MonkeyPatch, arm: str, number: int
+) -> None:
+    """A tokenizer whose every text holds an escape sequence, a bell, DEL and a C1 character."""
+    from lexarium.evaluations.scorer import Scorer
+
+    wild, whole = "\x1b[31mred\x07\x7f\x9b\r\tx\ny", Scorer.text
+    monkeypatch.setattr(Scorer, "text", lambda *a: f"{wild} {whole(*a)} {wild}")
+    more = () if arm == "permutation" else ("--prompt", PROMPT, "--max-new", 2)
+    ask = ("sample", run(arm), "-n", number, *more)
+    screen = on_a_terminal(monkeypatch, *ask)
+    assert "\x1b[31m" not in screen and not {"\x07", "\x7f", "\x9b"} & set(screen)
+    assert screen.count(r"\x1b[31mred\x07\x7f\x9b\x0d") >= 2 * number
+    assert wild in lexarium(*ask).out, "a file gets what the model wrote"
+    assert all(wild in s["text"] for s in lexarium(*ask, "--json").json["samples"])
+
+
+def test_which_characters_are_written_out() -> None:
+    """By the Unicode category Cc, but for line end and tab."""
+    for i in range(0x300):
+        control = unicodedata.category(chr(i)) == "Cc" and chr(i) not in "\n\t"
+        assert harmless(chr(i)) == (f"\\x{i:02x}" if control else chr(i))
 
 
 # --- text that grows --------------------------------------------------------------------------------

@@ -188,3 +188,24 @@ def test_interrupted_anywhere_the_same_command_goes_on(
     assert lexarium(*arguments).status == 0
     found = lexarium("study", "status", NAME, "--runs-dir", runs, "--json").json
     assert found["counts"] == {"done": 2}
+
+
+@pytest.mark.parametrize(
+    "verb", [("study", "run"), ("prepare",), ("prepare", "tokenizer"), ("prepare", "tokens")]
+)
+def test_a_text_too_small_for_the_vocabulary_is_named(
+    verb: tuple[str, ...], tmp_path: Path, lexarium
+) -> None:
+    """Of the languages of a study, the one that is at fault; of one text alone nothing is named."""
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    lines = [f"line {i} of a text with {i * i} words and {i * 7 % 31} more" for i in range(900)]
+    (texts / "en.txt").write_text("\n".join(lines))
+    (texts / "fi.txt").write_text("a few words\n" * 300)
+    common = ("corpus.block_bytes=1024", "tokenizer.vocab_size=320", "--runs-dir", tmp_path / "runs")
+    study = ("arrow-of-time", "--preset", "languages", f"corpus.path={texts}")
+    answer = lexarium(*verb, *study, *common)
+    assert answer.status == 2 and "error: language=fi: tokenizer.vocab_size is 320" in answer.err
+    if verb[0] == "prepare":
+        alone = lexarium(*verb, texts / "fi.txt", *common)
+        assert alone.status == 2 and "error: tokenizer.vocab_size is 320" in alone.err

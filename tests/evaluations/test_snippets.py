@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tests.builders import tiny_run
+from tests.builders import tiny_config, tiny_run
 from torch import nn
 
 from lexarium.evaluations.evaluation import EvaluationData
@@ -201,7 +202,73 @@ def test_a_split_without_documents() -> None:
         Snippets(Snippets.Config(), empty)
 
 
-def test_other_directions_are_refused(run: tuple[Run, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Snippets, "directions", ("backward",))  # as a permutation would be
-    with pytest.raises(Incompatible, match=r"snippets.*needs direction backward"):
-        check(run[0].config)
+# --- other directions -----------------------------------------------------------------------------------
+
+WINDOWS = {
+    "packing": {"type": "windows", "seq_len": 10, "separator": False},
+    "objective": {"type": "causal", "eos": False},
+}
+
+
+def test_a_model_of_both_directions_is_asked_in_each(tmp_path: Path) -> None:
+    """From the same places: forwards the prefix is the text's beginning, backwards its end."""
+    many = {**SNIPPETS, "samples": 3}
+    found = tiny_run(tmp_path, evaluations=[many], direction={"type": "both"}, **WINDOWS)
+    found.train()
+    file = found.files.evaluation_file("snippets", 12)
+    names = {
+        f"val.{view}.{what}"
+        for view in ("forward", "backward")
+        for what in ("samples", "mean_length", "distinct")
+    }
+    assert set(json.loads(file.read_text())["metrics"]) == names
+    columns = pq.read_table(file.with_suffix(".parquet")).to_pydict()
+    assert columns["view"] == ["forward"] * 3 + ["backward"] * 3
+    assert columns["start"][:3] == columns["start"][3:] and columns["prefix"][:3] == columns["prefix"][3:]
+    for view, prefix, text in zip(columns["view"], columns["prefix"], columns["text"], strict=True):
+        assert (text.startswith if view == "forward" else text.endswith)(prefix)
+
+
+def test_a_permutation_writes_whole_windows(tmp_path: Path) -> None:
+    """Greedy, so the same as asked by ids here, put back by the order that is given."""
+    order = [9, 0, 8, 1, 7, 2, 6, 3, 5, 4]
+    asked = {"type": "snippets", "prefix": 0, "max_new_tokens": 10, "temperature": 0}
+    found = tiny_run(
+        tmp_path, evaluations=[asked], direction={"type": "permutation", "order": order}, **WINDOWS
+    )
+    found.train()
+    file = found.files.evaluation_file("snippets", 12).with_suffix(".parquet")
+    columns = pq.read_table(file).to_pydict()
+    scorer = found.scorer()
+    (ids,) = scorer.generate_ids([""], 10)
+    back = [0] * 10
+    for place, token in zip(order, ids, strict=True):
+        back[place] = token
+    assert columns["text"] == columns["continuation"] == [scorer.tokenizer.decode(back)]
+    assert (columns["document"], columns["start"], columns["prefix"]) == ([-1], [-1], [""])
+
+
+@pytest.mark.parametrize(
+    ("options", "objective", "message"),
+    [
+        ({}, {}, "whole windows of 10 tokens from nothing; set prefix: 0 and max_new_tokens: 10"),
+        ({"prefix": 0, "max_new_tokens": 9}, {}, "max_new_tokens: 10"),
+        ({"prefix": 0, "max_new_tokens": 10}, {"bos": False}, r"needs objective\.bos"),
+    ],
+)
+def test_what_does_not_fit_a_permutation(
+    options: dict[str, Any], objective: dict[str, Any], message: str
+) -> None:
+    config = tiny_config(
+        evaluations=[{"type": "snippets", **options}],
+        direction={"type": "permutation"},
+        packing=WINDOWS["packing"],
+        objective={**WINDOWS["objective"], **objective},
+    )
+    with pytest.raises(Incompatible, match=message):
+        check(config)
+
+
+def test_nothing_to_begin_from_is_for_whole_windows_only() -> None:
+    with pytest.raises(Incompatible, match="prefix: 0 is for directions that read whole windows"):
+        check(tiny_config(evaluations=[{"type": "snippets", "prefix": 0}]))

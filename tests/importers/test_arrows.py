@@ -259,7 +259,7 @@ def test_they_are_runs_of_ours_with_as_many_parameters_as_published(group: tuple
 def test_the_example_of_the_readme() -> None:
     found = run_of(imported(parse_json(README, "readme")))
     assert found["model"]["preset"] == "arrow_gpt1" and found["train"]["global_batch_size"] == 180
-    assert found["checkpoint"] == {"rolling": 3000, "every": 15_000}
+    assert found["checkpoint"] == {"rolling": 2000, "every": 15_000}, "save_every was not read"
     assert found["schedule"]["start"] == 0.001 and found["schedule"]["floor"] == 0.01
     assert found["corpus"]["path"] == "english/english.h5"
 
@@ -369,12 +369,12 @@ def test_steps_of_the_file() -> None:
     data = changed(
         training_params__aggregate=2, training_params__steps_to_train=1000, training_params__save_every=300
     )
-    for unit, steps, rolling, every in (
+    for unit, steps, rolling, every in (  # save_every is read by train_parallel alone
         (None, 500, 150, 10_000),
         (Steps.minibatches, 500, 150, 10_000),
         (Steps.updates, 1000, 300, 20_000),
     ):
-        draft = imported(data, steps=unit)
+        draft = imported(data, steps=unit, script=Script.train_parallel)
         found = run_of(draft)
         assert found["train"]["max_steps"] == steps and "epochs" not in found["train"]
         assert found["checkpoint"]["rolling"] == rolling and found["evaluations"][0]["every"] == every
@@ -403,15 +403,61 @@ def test_the_published_split() -> None:
     assert run_of(draft)["evaluations"][0] == {"type": "window_loss", "every": 800, "limit": 10_000}
 
 
-def test_more_steps_than_an_old_run() -> None:
-    draft = imported(
-        changed(training_params__steps_to_train=50),
-        more_steps=True,
-        from_run="runs/a-b-forward-s1-0123456789",
-    )
-    assert run_of(draft)["start"] == {"type": "run", "path": "runs/a-b-forward-s1-0123456789"}
-    assert run_of(draft)["train"]["max_steps"] == 50
-    assert any("begin anew" in note for note in draft.notes)
+def test_save_every_was_read_by_one_script_only() -> None:
+    """2000 minibatches in all others, in the later code too."""
+    data = changed(training_params__save_every=3000, training_params__aggregate=2)
+    draft = imported(data)
+    assert run_of(draft)["checkpoint"]["rolling"] == 1000
+    assert any(note.startswith("training_params.save_every: 3000 was not read") for note in draft.notes)
+    draft = imported(data, script=Script.train_parallel)
+    assert run_of(draft)["checkpoint"]["rolling"] == 1500
+    assert not any("was not read" in note for note in draft.notes)
+    draft = imported(later(save_every=3000), script=Script.train_parallel)
+    assert run_of(draft)["checkpoint"]["rolling"] == 2000
+    assert any("was not read" in note for note in draft.notes)
+    assert not any("was not read" in note for note in imported(file()).notes)
+
+
+def old_run(folder: Path, state: str = "done", step: int = 30) -> Path:
+    """What the importer looks at of a run."""
+    path = folder / "token-files-transformer-forward-s1-0123456789"
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text("run: {}")
+    (path / "status.json").write_text(json.dumps({"state": state, "step": step}))
+    return path
+
+
+@pytest.mark.parametrize(("more", "steps"), [(True, 80), (False, 50)])
+def test_more_steps_than_an_old_run(more: bool, steps: int, tmp_path: Path) -> None:
+    """With -s 50 steps more than the 30 it has, without it up to 50."""
+    path = old_run(tmp_path)
+    data = changed(training_params__steps_to_train=100, training_params__aggregate=2)
+    draft = imported(data, more_steps=more, from_run=str(path))
+    start = {"type": "run", "path": str(path), "step": 30, "state": "all"}
+    assert run_of(draft)["start"] == start
+    assert run_of(draft)["train"]["max_steps"] == steps and "epochs" not in run_of(draft)["train"]
+    assert any(f"at step 30, 50 updates {'more' if more else 'in all'}" in note for note in draft.notes)
+    assert not any("looks at max_steps" in note for note in draft.notes)
+    again = imported(later(steps_to_train=50), more_steps=more, from_run=str(path))
+    assert any("looks at max_steps" in note for note in again.notes)
+
+
+@pytest.mark.parametrize(
+    ("run", "steps", "more", "message"),
+    [
+        (None, 50, True, "not a run directory"),
+        ({"state": "failed"}, 50, True, r"is not finished \(step 30\); it goes on by itself"),
+        ({}, None, True, "steps_to_train is empty, one epoch; say how many steps more"),
+        ({}, None, False, "say how many steps in all"),
+        ({}, 30, False, "30 updates in all, but --from .* stands at 30 already"),
+    ],
+)
+def test_runs_that_cannot_be_gone_on_from(
+    run: dict[str, Any] | None, steps: int | None, more: bool, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "none" if run is None else old_run(tmp_path, **run)
+    with pytest.raises(UserError, match=message):
+        imported(changed(training_params__steps_to_train=steps), more_steps=more, from_run=str(path))
 
 
 def test_several_devices() -> None:
@@ -505,11 +551,19 @@ def test_permutations_and_mixed_directions() -> None:
     order = list(range(15, -1, -1))
     found = run_of(imported(later(permutation=order, backwards=True)))
     assert found["direction"] == {"type": "permutation", "order": order}
-    assert len(found["evaluations"]) == 1, "no samples of text"
+    whole = {"type": "snippets", "every": 25_000, "splits": ["val"], "prefix": 0, "max_new_tokens": 16}
+    assert found["evaluations"][1] == whole
     mixed = imported(later(backwards=None))
     assert run_of(mixed)["direction"] == {"type": "both"}
     assert run_of(mixed)["packing"]["stride"] == 16
     assert any("mixed training" in note for note in mixed.notes)
+    assert run_of(mixed)["evaluations"][1]["prefix"] == 2
+
+
+def test_why_there_are_no_samples() -> None:
+    note = "no samples of text after validations: no tokenizer was given (-t)"
+    assert note in imported(file()).notes and len(run_of(imported(file()))["evaluations"]) == 1
+    assert note not in imported(later()).notes
 
 
 @whole_package
@@ -530,7 +584,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no data": (changed(training_params__dataset_folder=...), {}, r"training_params\.dataset_folder: missing"),
     "data of another kind": (changed(training_params__dataset_folder=3), {}, "dataset_folder: expected the path"),
     "a recurrent model": (changed(model_params__n_heads=...), {}, "so this is a recurrent model; --script train_gru or"),
-    "heads of a recurrent model": (file(), {"script": Script.train_gru}, r"model_params\.(n_heads|mlp_ratio): unknown key"),
+    "heads of a recurrent model": (file(), {"script": Script.train_gru}, "so this is a GPT file: --script train_script"),
     "no length": (changed(model_params__attn_length=...), {}, r"model_params\.attn_length: missing"),
     "two lengths": ({**file("gru_small"), "model_params": {**file("gru_small")["model_params"], "attn_length": 8}}, {"script": Script.train_gru}, "two lengths; keep one"),
     "no length, recurrent": ({**file("gru_small"), "model_params": {k: v for k, v in file("gru_small")["model_params"].items() if k != "desired_attn_length"}}, {"script": Script.train_gru}, "attn_length: missing"),
@@ -547,7 +601,6 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "two schedules": (changed(training_params__cooldown_finish=0.1), {}, "cooldown_finish: belongs to the later code"),
     "no rate": (changed(optim_params__lr=0), {}, "lr: expected a rate above 0"),
     "more steps from nowhere": (file(), {"more_steps": True}, "name it with --from RUN"),
-    "from without more": (file(), {"from_run": "runs/x"}, "--from: belongs to -s"),
     "a device": (file(), {"devices": ("gpu0",)}, "-d gpu0: expected cpu, cuda, cuda:N or mps"),
     "devices": (file(), {"devices": ("cuda:0", "cuda:1")}, "2 devices need --script train_parallel"),
     "two tokenizers": (later(), {"tokenizer": "other"}, "-t other: the file names another"),

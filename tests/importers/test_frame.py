@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,21 @@ def test_nothing_is_written_of_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         deliver(draft("model=gpt", "model.hidden_size=7"), "Head.", tmp_path / "run.yaml", force=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("as_json", [True, False])
+def test_notes_are_told_once_on_a_terminal(
+    terminal: bool, as_json: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read in what is printed; where that goes elsewhere they are told beside it."""
+    noted = draft("model=gpt")
+    noted.note("a note of mine")
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    deliver(noted, "Head.", None, force=False, as_json=as_json)
+    out, err = capsys.readouterr()
+    assert out.count("a note of mine") == 1 and err.count("a note of mine") == (not terminal)
 
 
 def test_printed_text_can_be_piped(capsys: pytest.CaptureFixture[str]) -> None:

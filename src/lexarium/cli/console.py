@@ -48,6 +48,15 @@ class Talk:
             self.say(indent + line)
 
 
+CONTROLS = {i: f"\\x{i:02x}" for i in (*range(0x20), *range(0x7F, 0xA0)) if chr(i) not in "\n\t"}
+"""C0 without line end and tab, DEL and C1, written out."""
+
+
+def harmless(text: str) -> str:
+    """Text without characters that a terminal would obey: a model may write any."""
+    return text.translate(CONTROLS)
+
+
 def plain(value: Any) -> Any:
     """A value as JSON can hold it; numbers that are not finite become nan, inf, -inf as text."""
     from lexarium.foundation.files import dumps_line

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,7 +73,10 @@ def prepare(
             return _estimates(talk, groups, runs_dir, workers)
         if stage != "store":
             return _stage(talk, stage, groups, runs_dir, workers)
-        stores = [(build_store(data, runs_dir, workers, talk), points) for data, points in groups]
+        stores = []
+        for data, points in groups:
+            with named(points):
+                stores.append((build_store(data, runs_dir, workers, talk), points))
     talk.data({"stores": [_summary(store, members) for store, members in stores]})
     for store, members in stores:
         _print_store(talk, store, members)
@@ -124,9 +128,9 @@ def _stage(talk: Talk, stage: str, groups: Sequence[Group], runs_dir: Path, work
     from lexarium.tokens import prepare as stages
 
     folders: list[str] = []
-    for data, _ in groups:
+    for data, points in groups:
         where = (data.corpus, data.tokenizer, stores_dir(runs_dir))
-        with Watch(data.corpus.type, talk) as watch:
+        with named(points), Watch(data.corpus.type, talk) as watch:
             if stage == "tokenizer":
                 folder = stages.prepare_tokenizer(*where, watch.move, watch.wait)
             else:
@@ -143,8 +147,9 @@ def _estimates(talk: Talk, groups: Sequence[Group], runs_dir: Path, workers: int
     from lexarium.studies.run import stores_dir
 
     found = []
-    for data, _ in groups:
-        e = estimate(data.corpus, data.tokenizer, stores_dir(runs_dir))
+    for data, points in groups:
+        with named(points):
+            e = estimate(data.corpus, data.tokenizer, stores_dir(runs_dir))
         e["seconds"] /= max(1, min(workers, e["parts"]))
         e["free"] = free_space(stores_dir(runs_dir))
         found.append(e)
@@ -209,6 +214,25 @@ def by_store(points: Sequence[Point]) -> list[list[Point]]:
         c = point.config
         groups.setdefault(c.corpus.model_dump_json() + c.tokenizer.model_dump_json(), []).append(point)
     return list(groups.values())
+
+
+@contextmanager
+def named(points: Sequence[Point]) -> Iterator[None]:
+    """Say of a mistake in data which runs of a study have them: by the levels that they share, or else their seed."""
+    try:
+        yield
+    except UserError as error:
+        first = points[0] if points else None
+        shared = (
+            [f"{k}={v}" for k, v in first.levels.items() if all(p.levels.get(k) == v for p in points)]
+            if first
+            else []
+        )
+        if first and not shared and first.levels and all(p.seed == first.seed for p in points):
+            shared = [f"seed={first.seed}"]
+        if shared:
+            error.args = (f"{', '.join(shared)}: {error}",)
+        raise
 
 
 def build_store(data: RunConfig | DataConfig, runs_dir: Path, workers: int, talk: Talk) -> TokenStore:

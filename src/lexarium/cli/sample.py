@@ -2,7 +2,8 @@
 
 A forward model goes on after the prompt, a backward model writes what stands before it; ids are put in the order of
 the corpus before they become text, and prompt and continuation are decoded as one. On a terminal the text grows as it
-is written; elsewhere, and with --json, it is printed once it is whole.
+is written, and characters that a terminal would obey are written out (`\\x1b`); elsewhere, and with --json, it is
+printed once it is whole, as it is.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from lexarium.cli.console import Talk
+from lexarium.cli.console import Talk, harmless
 from lexarium.cli.options import Json, RunsDir, Step, Trust
 from lexarium.cli.options import Run as RunName
 from lexarium.foundation.types import UserError
@@ -23,17 +24,24 @@ if TYPE_CHECKING:
     from lexarium.studies.run import Run
 
 
+MAX_NEW = 64
+"""Tokens of a sample where nothing else is said."""
+
+
+Prompt = Annotated[
+    str,
+    typer.Option(
+        "--prompt",
+        "-p",
+        metavar="TEXT",
+        help="What the text begins with. For a backward model the prompt is the text's ENDING.",
+    ),
+]
+
+
 def sample(
     run: RunName,
-    prompt: Annotated[
-        str,
-        typer.Option(
-            "--prompt",
-            "-p",
-            metavar="TEXT",
-            help="What the text begins with. For a backward model the prompt is the text's ENDING.",
-        ),
-    ] = "",
+    prompt: Prompt = "",
     number: Annotated[int, typer.Option("-n", "--number", metavar="N", min=1, help="How many samples.")] = 1,
     temperature: Annotated[
         float,
@@ -46,7 +54,9 @@ def sample(
         float | None,
         typer.Option("--top-p", metavar="P", help="Draw from the likeliest that hold the share P."),
     ] = None,
-    max_new: Annotated[int, typer.Option("--max-new", metavar="N", min=1, help="Tokens at most.")] = 64,
+    max_new: Annotated[
+        int | None, typer.Option("--max-new", metavar="N", min=1, help=f"Tokens at most; empty = {MAX_NEW}.")
+    ] = None,
     slide: Annotated[
         bool, typer.Option("--slide", help="Where positions are full, go on from the last half of them.")
     ] = False,
@@ -74,15 +84,15 @@ def sample(
     found = Run.open(find_run(run, runs_dir), trust_plugins)
     at = resolve_step(found, step)
     scorer = _asked(found.scorer(at), direction)
-    room = _room(found, scorer, prompt, slide)
-    windows = _whole_windows(found, scorer, prompt, slide)
-    watched = talk.stream.isatty() and not (as_json or windows)
-    ask = partial(scorer.generate_ids, [prompt] * number, min(windows or max_new, room), sampling, slide)
+    room, windows = _room(found, scorer, prompt, slide), _whole_windows(found, scorer, prompt, slide, max_new)
+    most, terminal = min(windows or max_new or MAX_NEW, room), talk.stream.isatty()
+    watched = terminal and not (as_json or windows)
+    ask = partial(scorer.generate_ids, [prompt] * number, most, sampling, slide)
     ids = _watched(scorer, prompt, number, talk.stream, ask) if watched else ask()
     samples = [{"text": scorer.text(new, prompt), "continuation": scorer.text(new)} for new in ids]
     talk.data({"run": found.path.name, "step": at, "prompt": prompt, "seed": seed, "samples": samples})
     for each in samples if not watched else ():
-        talk.say(each["text"])
+        talk.say(harmless(each["text"]) if terminal else each["text"])
 
 
 def _asked(scorer: Any, direction: str | None) -> Any:
@@ -106,12 +116,12 @@ def _watched(scorer: Any, prompt: str, number: int, stream: TextIO, ask: Any) ->
     from lexarium.evaluations.decoding import settled
 
     def so_far(ids: Sequence[int]) -> str:
-        return settled(scorer.text(ids, prompt), scorer.direction)
+        return harmless(settled(scorer.text(ids, prompt), scorer.direction))
 
     with growing(stream, [so_far([])] * number, scorer.direction == "forward") as show:
         found: list[list[int]] = ask(on_token=lambda place, ids: show(place, so_far(ids)))
         for place, ids in enumerate(found):
-            show(place, scorer.text(ids, prompt))
+            show(place, harmless(scorer.text(ids, prompt)))
     return found
 
 
@@ -136,14 +146,14 @@ def _room(run: Run, scorer: Any, prompt: str, slide: bool) -> int:
     return int(room)
 
 
-def _whole_windows(run: Run, scorer: Any, prompt: str, slide: bool) -> int:
+def _whole_windows(run: Run, scorer: Any, prompt: str, slide: bool, max_new: int | None) -> int:
     """Tokens of the window that a model of re-ordered windows writes; 0 for other models."""
     if not getattr(scorer._direction, "one_length", False):
         return 0
     length = int(run.config.packing.seq_len)
-    if prompt or slide:
+    if given := [n for n, v in (("--prompt", prompt), ("--slide", slide), ("--max-new", max_new)) if v]:
         raise UserError(
-            f"{'--prompt' if prompt else '--slide'}: direction {scorer.direction!r} writes whole windows of {length}"
+            f"{given[0]}: direction {scorer.direction!r} writes whole windows of {length}"
             " tokens in an order of its own; leave it out"
         )
     return length

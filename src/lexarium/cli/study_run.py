@@ -168,11 +168,12 @@ def _failed_parent(work: Work, name: str, todo: Sequence[str]) -> bool:
 
 
 def _prepare(work: Work, todo: Sequence[str], runs_dir: Path, talk: Talk, flag: StopFlag) -> None:
-    from lexarium.cli.prepare import build_store, by_store
+    from lexarium.cli.prepare import build_store, by_store, named
 
     for group in by_store([work.point(name) for name in todo]):
         if not flag.raised:
-            build_store(group[0].config, runs_dir, 0, talk)
+            with named(group):
+                build_store(group[0].config, runs_dir, 0, talk)
 
 
 def _train(work: Work, todo: Sequence[str], options: Options, flag: StopFlag, talk: Talk) -> None:

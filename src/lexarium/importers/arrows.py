@@ -32,6 +32,7 @@ from lexarium.importers.arrows_rules import (
     optimizer,
     place,
     reading,
+    saving,
     schedule,
     validation,
 )
@@ -79,7 +80,7 @@ KEYS: Table = {  # in the order in which the run file has them
     f"{T}.aggregate": Key(used_by(f"{T}.batch_size"), default=1),
     f"{T}.steps_to_train": Key(duration, default=None),
     f"{T}.step_log": to("train.log_every"),
-    f"{T}.save_every": Key(in_steps("checkpoint.rolling"), default=2000),
+    f"{T}.save_every": Key(saving, default=None),
     f"{T}.backup_every": in_steps("checkpoint.every"),
     f"{T}.valid_steps": Key(validation, required=True),
     f"{T}.val_batch_size": used_by(f"{T}.valid_steps"),
@@ -92,8 +93,6 @@ KEYS: Table = {  # in the order in which the run file has them
 
 def convert(data: dict[str, Any], options: Options, name: str) -> Draft:
     """The draft of a run from a file's content; raises UserError with all problems."""
-    if options.from_run is not None and not options.more_steps:
-        raise UserError("--from: belongs to -s")
     for device in options.devices:
         if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
             raise UserError(f"-d {device}: expected cpu, cuda, cuda:N or mps")
@@ -105,6 +104,10 @@ def convert(data: dict[str, Any], options: Options, name: str) -> Draft:
     if options.recurrent is None and f"{M}.n_heads" not in given and f"{M}.n_layers" in given:
         raise UserError(
             f"{name}: {M}.n_heads: missing, so this is a recurrent model; --script train_gru or train_lstm"
+        )
+    if options.recurrent and f"{M}.n_heads" in given:
+        raise UserError(
+            f"{name}: {M}.n_heads: a recurrent model has none, so this is a GPT file: --script train_script"
         )
     apply({f"{M}.attn_length": own[f"{M}.attn_length"], **own, **KEYS}, given, draft)
     if options.devices:
@@ -127,10 +130,10 @@ def command(
         str | None, typer.Option("-p", "--project_name", metavar="NAME", help="Last part of --runs-dir.")
     ] = None,
     more_steps: Annotated[
-        bool, typer.Option("-s", "--no_step_pickup", help="steps_to_train more steps; needs --from.")
+        bool, typer.Option("-s", "--no_step_pickup", help="steps_to_train MORE steps; needs --from.")
     ] = False,
     from_run: Annotated[
-        str | None, typer.Option("--from", metavar="RUN", help="Directory of the run that -s goes on from.")
+        str | None, typer.Option("--from", metavar="RUN", help="Directory of a finished run to go on from.")
     ] = None,
     embd_dropout: Annotated[
         Meaning, typer.Option("--embd-dropout", help="What an empty embd_dropout means.")

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from lexarium.foundation.types import UserError
-from lexarium.importers.arrows_options import OPTIM, Options, Split, Steps, T
+from lexarium.importers.arrows_options import OPTIM, Options, Script, Split, Steps, T
 from lexarium.importers.frame import Draft, Rule, number, whole
+from lexarium.studies.run_files import RunFiles
 
+SAVE_EVERY = 2000
+"""Steps between saves of all scripts but one."""
 HELD_OUT = 250
 """Windows that the paper's code validates on, times valid_steps; it splits them off whatever the batch size."""
 LATER_ONLY = (
@@ -90,9 +93,30 @@ def in_steps(path: str) -> Rule:
     return rule
 
 
+def saving(draft: Draft, key: str, value: Any) -> None:
+    """Rolling checkpoints: only `train_parallel` of the paper's code read its key."""
+    reads = draft.options.script is Script.train_parallel and not later(draft)
+    told = draft.told(key) if reads else f"{SAVE_EVERY}, fixed in the code"
+    if not reads and value not in (None, SAVE_EVERY):
+        draft.note(
+            f"{draft.told(key)} was not read by the code, which saved every {SAVE_EVERY} steps (train_parallel of the"
+            f" paper's code alone read it): {SAVE_EVERY}; change checkpoint.rolling as you like"
+        )
+    n = whole(draft, key, 1) if reads and value is not None else SAVE_EVERY
+    draft.set("checkpoint.rolling", *updates(draft, n, told))
+
+
 def duration(draft: Draft, key: str, value: Any) -> None:
-    """How long; `-s` makes a new run that starts from an old one."""
+    """How long; with `--from` where an old run stands, up to the steps of the file or (`-s`) so many more."""
     options: Options = draft.options
+    if options.from_run is not None:
+        going_on(draft, key, value, Path(options.from_run))
+        return
+    if options.more_steps:
+        raise UserError(
+            "-s: trains on from an old run for steps_to_train MORE steps; a run of ours goes on UP TO its length by"
+            " itself, and more steps are a new run that goes on from the old: name it with --from RUN"
+        )
     if value is None:
         draft.set("train.epochs", 1, f"{key} is empty: one epoch")
         if aggregate(draft) > 1 and (options.steps is Steps.updates or later(draft)):
@@ -101,18 +125,42 @@ def duration(draft: Draft, key: str, value: Any) -> None:
             )
     else:
         in_steps("train.max_steps")(draft, key, value)
-    if not options.more_steps:
-        return
-    if options.from_run is None:
+
+
+def going_on(draft: Draft, key: str, value: Any, path: Path) -> None:
+    """A run that takes over everything a finished run of ours has, and its length in updates."""
+    more, files = draft.options.more_steps, RunFiles(path)
+    if not files.exists:
+        raise UserError(f"--from {path}: not a run directory; steps are counted from where it stands")
+    status = files.status()
+    if status["state"] != "done":
         raise UserError(
-            "-s: trains on from an old run for steps_to_train MORE steps; a run of ours goes on UP TO its length by"
-            " itself, and more steps are a new run that starts from the old: name it with --from RUN"
+            f"--from {path}: is not finished (step {status['step']}); it goes on by itself: lexarium train {path}"
         )
-    draft.set("start.type", "run", "-s")
-    draft.set("start.path", options.from_run, "--from")
+    if value is None:
+        raise UserError(
+            f"--from: {key} is empty, one epoch; say how many steps{' more' if more else ' in all'}"
+        )
+    n, told = updates(draft, whole(draft, key, 1), draft.told(key))
+    step = int(status["step"])
+    if not more and n <= step:
+        raise UserError(
+            f"{key}: {n} updates in all, but --from {path} stands at {step} already; raise it, or add -s"
+        )
+    draft.set("train.max_steps", step + n if more else n, f"{told}, after {step} (-s)" if more else told)
+    draft.set("start.type", "run", "--from")
+    draft.set("start.path", str(path), "--from")
+    draft.set("start.step", step, f"where {path.name} stands")
+    draft.set("start.state", "all", "training goes on: weights, optimiser, step and place in the data")
     draft.note(
-        "-s: the new run takes the weights of --from; its schedule, optimiser and order of data begin anew"
+        f"--from: goes on at step {step}, {n} updates {'more' if more else 'in all'}; it is refused where anything but"
+        " length and schedule differs from that run"
     )
+    if f"{OPTIM}.oscil_steps" not in draft.given:
+        draft.note(
+            "--from: the schedule looks at max_steps, and the old run had come to the end of its own: this is not one"
+            " run of the whole length"
+        )
 
 
 def validation(draft: Draft, key: str, value: Any) -> None:
@@ -165,18 +213,18 @@ def samples(draft: Draft, every: int, why: str, splits: list[str], new: bool) ->
     """The text that the code logged after each validation: 4 tokens of a window and 100 more, without top-k."""
     data = draft.source().data
     if data["tokenizer"]["type"] == "ids":
+        draft.note("no samples of text after validations: no tokenizer was given (-t)")
         return
-    if data["direction"]["type"] not in ("forward", "backward"):
-        draft.note(
-            f"no samples of text: they are for forward and backward models, not {data['direction']['type']}"
-        )
-        return
-    prefix, tokens = (2, data["packing"]["seq_len"] - 2) if new else (4, 100)
+    seq_len, windows = data["packing"]["seq_len"], data["direction"]["type"] == "permutation"
+    prefix, tokens = (2, seq_len - 2) if new else (4, 100)
+    if windows:
+        prefix, tokens = 0, seq_len
+    told = "whole windows, as they are read in an order of their own" if windows else ""
     draft.set("evaluations.1.type", "snippets", "samples after each validation")
     draft.set("evaluations.1.every", every, why)
     draft.set("evaluations.1.splits", splits, "as the windows held out")
-    draft.set("evaluations.1.prefix", prefix, "tokens of a window after bos")
-    draft.set("evaluations.1.max_new_tokens", tokens, "A - 2" if new else "as the code did")
+    draft.set("evaluations.1.prefix", prefix, told or "tokens of a window after bos")
+    draft.set("evaluations.1.max_new_tokens", tokens, told or ("A - 2" if new else "as the code did"))
 
 
 def reading(draft: Draft, key: str, value: Any) -> None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -266,7 +267,8 @@ def finish(draft: Draft) -> None:
 
 
 def deliver(draft: Draft, head: str, output: Path | None, force: bool, as_json: bool = False) -> None:
-    """Check the draft, then print or write it; notes go to standard error."""
+    """Check the draft, then print or write it; notes go to standard error, unless they are read at the head of what is
+    printed to the same terminal."""
     from lexarium.foundation.files import write_atomic
 
     talk = Talk(as_json)
@@ -280,7 +282,8 @@ def deliver(draft: Draft, head: str, output: Path | None, force: bool, as_json: 
         )
         raise UserError(f"-o {output}: {told}")
     finish(draft)
-    for note in draft.notes:
+    seen = (as_json or output is None) and sys.stdout.isatty() and sys.stderr.isatty()
+    for note in draft.notes if not seen else ():
         talk.note(note)
     talk.data({"run": draft.source().data, "notes": draft.notes})
     if output is not None:

@@ -103,6 +103,8 @@ def obstacle(run: Run) -> str:
 
     config = run.config
     plan, device = config.plan, choose_device(config.plan.device)
+    if getattr(config.start, "state", "weights") == "all":
+        return "start.state all goes on at the step of another run"
     if plan.cohort == "off":
         return "plan.cohort is off"
     if plan.cohort == "auto":

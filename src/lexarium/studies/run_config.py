@@ -342,7 +342,13 @@ def _check_windows(config: RunConfig, cls: Any, evaluation: Any, objective: Any)
             f"evaluation {evaluation_name(evaluation)!r} scores every token of a window, and objective"
             f" {config.objective.type!r} predicts only some; use evaluation loss"
         )
-    if not getattr(registry.find("direction", config.direction.type), "one_length", False):
+    one_length = getattr(registry.find("direction", config.direction.type), "one_length", False)
+    if hasattr(cls, "mismatch"):  # it knows itself which windows it can ask about
+        bos = getattr(config.objective, "bos", True)
+        if why := cls.mismatch(evaluation, known if one_length else None, bos):
+            raise Incompatible(f"evaluation {evaluation_name(evaluation)!r}: {why}")
+        return
+    if not one_length:
         return
     if not windows or asked not in (None, known):
         what = f"windows of {asked}" if asked else "documents or texts"

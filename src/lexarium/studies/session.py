@@ -18,6 +18,7 @@ from lexarium.foundation.files import read_json, write_json
 from lexarium.models.build import build_model
 from lexarium.models.dropout import uses_dropout
 from lexarium.studies.assembly import Parts, make
+from lexarium.studies.continuing import refuse_no_steps, whole_state
 from lexarium.studies.listeners import Evaluator, Recorder, Saver, Stopper, series
 from lexarium.studies.roofline import machine, operations_per_token
 from lexarium.studies.run_config import RunConfig, evaluation_identity, evaluation_name, longest_row
@@ -52,6 +53,7 @@ class Session:
             _ = self.parts.store  # one process prepares, the others then find it
         world.barrier()
         step, skipped = checkpoint.newest(self.run.path)
+        self._before = whole_state(self.run) if step is None else None
         self.rule = make("optimizer", self.config.optimizer)
         self.trainer, self.loader = build_trainer(
             self.config,
@@ -136,6 +138,11 @@ class Session:
             self.trainer.load_state(
                 checkpoint.read(checkpoint.directory(run.path, step), program.step.model, program.optimizer)
             )
+        elif self._before is not None:
+            program = self.trainer.program
+            state = checkpoint.read(self._before, program.step.model, program.optimizer)
+            refuse_no_steps(self._before, state["step"], self.trainer.max_steps)
+            self.trainer.load_state(state)
         world.barrier()  # every process has read the checkpoint before any is set aside
         if world.main:
             number = self.attempt.number

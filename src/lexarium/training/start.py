@@ -2,14 +2,17 @@
 
 What was started from is part of a run's identity: another run by its own hash (the end of its name) and
 the step, so that a child can be named before its parent is trained; a folder by its weights' checksum.
+With `state: all` a run goes on where another stood: weights, optimiser, step and so its place in the data. That both
+are one science but for their length is checked where runs are known (studies/continuing.py).
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from lexarium.foundation.config import ComponentConfig, outside_identity
@@ -41,7 +44,7 @@ class Scratch:
 
 
 class FromRun:
-    """Weights of another run at a step."""
+    """Weights of another run at a step, or everything it had there."""
 
     kind, name, version = "start", "run", 1
 
@@ -55,9 +58,24 @@ class FromRun:
         """Step of its checkpoint; empty = the last, of a finished run."""
         parts: tuple[str, ...] = (".*",)
         """Regular expressions of the parameters taken over; the others keep their random values."""
+        state: Literal["weights", "all"] = "weights"
+        """What is taken over: the weights alone, for a new run; or `all`, weights, optimiser, step and place in the
+        data, so that a run with more max_steps goes on where the other stood. `all` counts steps from the other's."""
+
+        @model_validator(mode="after")
+        def _all_is_all(self) -> FromRun.Config:
+            if self.state == "all" and self.parts != (".*",):
+                raise ValueError(
+                    "state: all takes over every parameter; leave parts out, or set state: weights"
+                )
+            return self
 
     def __init__(self, config: Config) -> None:
         self.config = config
+
+    def whole_state(self) -> Path | None:
+        """The checkpoint of which everything is taken over; None where it is the weights alone."""
+        return self._checkpoint() if self.config.state == "all" else None
 
     def _checkpoint(self) -> Path:
         run = Path(self.config.path)
