@@ -209,14 +209,14 @@ BACK = lambda value, other: lambda d, s: value if d == "backward" else other
     [
         (
             {"config": BACK({"tokenizer": {"type": "byte"}}, {})},
-            r"differ in their data: tokenizer \(from: .*bpe.*to: .*byte",
+            r"directions of different data, seed 1: tokenizer \(from: .*bpe.*to: .*byte",
         ),
-        ({"config": BACK({"corpus": {"type": "y"}}, {})}, "differ in their data: corpus"),
+        ({"config": BACK({"corpus": {"type": "y"}}, {})}, "different data, seed 1: corpus"),
         ({"config": BACK({"packing": {"seq_len": 9}}, {})}, "packing.seq_len"),
         ({"config": BACK({"schedule": {"type": "constant"}}, {})}, "under different schedules: schedule"),
         ({"config": BACK({"train": {"max_steps": 99}}, {})}, "under different schedules: train.max_steps"),
         ({"step": BACK(120, 100)}, "two directions at different steps .from: 100; to: 120"),
-        ({"digest": BACK(1, 2)}, "different windows .their windows_hash differs"),
+        ({"digest": BACK(1, 2)}, r"asked about different windows: window_loss.val.windows_hash differs"),
         ({"digest": lambda d, s: s}, "the seeds of an arm were not asked about the same windows"),
         ({"items": False}, "has no table of windows"),
         (
