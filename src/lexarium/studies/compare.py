@@ -157,7 +157,11 @@ def _contrast(contrast: Contrast, number: int, table: Table, where: dict[str, st
     found, counted, refused = _effect(contrast, table, where, values, used)
     by_seed = None
     if counted:
-        options = {"form": contrast.as_, "paired": bool(contrast.paired), "confidence": contrast.confidence}
+        options: dict[str, Any] = {
+            "form": contrast.as_,
+            "paired": bool(contrast.paired),
+            "confidence": contrast.confidence,
+        }
         by_seed = effect(values["from"], values["to"], tests=False, **options).t_interval
     notes = [f"Refused: {refused}"] * bool(refused) + notes + found.notes + _remarks(contrast, points)
     missing = [item for _, found_missing, _ in gathered.values() for item in found_missing]

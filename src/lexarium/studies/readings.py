@@ -1,7 +1,8 @@
 """One number per run: which evaluation of its curve counts, and why a run has none.
 
-`reading` takes a metric of a run `at` its end, its best, a step, or as a mean over steps. `gather` does so for every run
-of an arm, one point per seed; what cannot be used is named with its reason, nothing is dropped silently. Cost: none.
+`reading` takes a metric of a run `at` its end, its best, a step, or as a mean over steps. `gather` does so for every
+run of an arm, one point per seed; what cannot be used is named with its reason, nothing is dropped silently.
+Cost: linear in the length of the curves.
 """
 
 from __future__ import annotations

@@ -69,8 +69,8 @@ def unequal(
         return f"{what} at different steps ({told}). Compare them `at` a step that all runs have."
     if not differ:
         return None
-    told = _differs(runs, SCHEDULE, "two directions trained under different schedules")
-    return told or _other_data(runs, metric, redraw)
+    schedules = _differs(runs, SCHEDULE, "two directions trained under different schedules")
+    return schedules or _other_data(runs, metric, redraw)
 
 
 def _other_data(runs: Mapping[str, Sequence[RunRow]], metric: str, redraw: Sequence[str]) -> str | None:
