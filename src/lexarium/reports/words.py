@@ -152,13 +152,13 @@ class Words:
     def value(self, result: Mapping[str, Any], value: float | None, signed: bool = False) -> str:
         """An estimate of a contrast, in the form it is stated in."""
         if result["as"] in ("relative", "symmetric"):
-            return change(value, signed)
+            text = change(value, signed)
+            return text.replace("%", f"{NBSP}pp") if result.get("grows") else text  # percent less percent
         return number(value) if result["as"] == "ratio" else number(value, signed)
 
     def points(self, result: Mapping[str, Any], value: float) -> str:
-        """The size of a difference of effects: those in percent differ by percentage points."""
-        text = self.value(result, abs(value))
-        return text.removesuffix("%") + " percentage points" if text.endswith("%") else text
+        """The size of a difference of effects: those in percent differ by percentage points (pp)."""
+        return self.value(result, abs(value)).replace(f"{NBSP}pp", " percentage points")
 
     def bounds(self, result: Mapping[str, Any], bounds: Sequence[float] | None) -> str:
         """An interval of a contrast."""
@@ -209,9 +209,10 @@ class Words:
         """How an effect changes along another axis."""
         axis, grows, estimate = result["axis"], result["grows"], result["estimate"]
         gap = f"the gap {self.level(axis, result['from'])} \u2192 {self.level(axis, result['to'])} is"
+        level = {**result, "grows": None}  # an effect itself is in percent
         to, other = (
             f"{self.metric(grows['axis'])} {self.level(grows['axis'], grows[side])}"
-            f" ({self.value(result, result['arms'][side]['mean'], signed=True)})"
+            f" ({self.value(level, result['arms'][side]['mean'], signed=True)})"
             for side in ("to", "from")
         )
         if abs(estimate) < 1e-12:
