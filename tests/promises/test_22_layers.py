@@ -50,6 +50,8 @@ STATISTICS = (
     "studies/stability.py",
     "studies/windows.py",
     "studies/gaps.py",
+    "studies/growth.py",
+    "studies/readings.py",
 )
 """From results to answers: not needed to understand a run."""
 MAX_TEXT, MAX_STATISTICS = 1200, 1400

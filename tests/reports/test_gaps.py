@@ -71,7 +71,7 @@ def test_the_page_and_its_files(tmp_path: Path) -> None:
     for text in (
         "How the difference develops",
         "40 windows",
-        "10 documents",
+        "20 stretches of text (2 windows each)",
         "noise 0.",
     ):
         assert text in page
@@ -81,7 +81,10 @@ def test_the_page_and_its_files(tmp_path: Path) -> None:
     assert float(rows[0]["estimate"]) == pytest.approx(b / a - 1)
     contrasts = list(csv.DictReader((folder / "tables" / "contrasts.csv").open()))
     assert (
-        contrasts[1]["windows"] == "40" and contrasts[1]["blocks"] == "10" and contrasts[0]["windows"] == ""
+        contrasts[1]["windows"] == "40" and contrasts[1]["blocks"] == "20" and contrasts[0]["windows"] == ""
+    )
+    assert (
+        contrasts[1]["blocks_of"] == "stretches of 2 windows" and float(contrasts[1]["seed_interval_low"]) > 0
     )
     assert float(contrasts[1]["noise_floor"]) > 0 and float(contrasts[1]["standard_error"]) > 0
 

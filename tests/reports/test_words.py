@@ -38,6 +38,8 @@ def result(**changes: Any) -> dict[str, Any]:
         "arms": {"from": {"mean": 0.6}, "to": {"mean": 0.81}},
         "noise_floor": None,
         "windows": None,
+        "seed_interval": None,
+        "grows": None,
         "refused": None,
         "notes": [],
     }
@@ -149,16 +151,85 @@ def test_gaps_have_two_digits_and_stand_beside_the_noise() -> None:
     assert "0.07% of their mean lower with rich data" in plain(WORDS.sentence(symmetric))
 
 
-def test_windows_are_counted_and_do_not_outvote_the_noise_between_seeds() -> None:
-    windows = {"windows": {"windows": 412, "blocks": 35}, "as": "relative"}
-    clear = result(**windows, estimate=0.02, interval=(0.015, 0.025), noise_floor=0.004)
-    assert verdict(clear) == "difference"
-    text = plain(WORDS.sentence(clear))
-    assert "95% interval [1.50%, 2.50%], from 412 windows of 35 documents (5 + 5 seeds, averaged);" in text
+WINDOWS = {"windows": 412, "blocks": 35, "blocks_of": "documents"}
+
+
+def windows(**changes: Any) -> dict[str, Any]:
+    """A comparison of windows whose both intervals exclude no difference."""
+    base = {"windows": WINDOWS, "as": "relative", "estimate": 0.02, "interval": (0.015, 0.025)}
+    return result(**{**base, "seed_interval": (0.005, 0.035), "noise_floor": 0.004, **changes})
+
+
+def test_windows_are_counted_and_both_intervals_are_told() -> None:
+    text = plain(WORDS.sentence(windows()))
+    assert (
+        "95% interval [1.50%, 2.50%] over the text, from 412 windows of 35 documents (5 + 5 seeds, averaged); interval"
+        " over seeds [0.50%, 3.5%]; two seeds of one arm differ by 0.40% on average." in text
+    )
     assert "permutation" not in text
-    assert verdict({**clear, "noise_floor": 0.021}) == "undecided"
-    assert verdict({**clear, "noise_floor": None}) == "difference"
-    assert verdict({**clear, "interval": (-0.001, 0.04)}) == "undecided"
+    one = plain(WORDS.sentence(windows(seed_interval=None)))
+    assert "; no interval over seeds; two seeds" in one
+    none = plain(WORDS.sentence(windows(interval=None, seed_interval=None)))
+    assert "averaged); no interval over the text can be given; no interval over seeds" in none
+
+
+@pytest.mark.parametrize(
+    ("of", "expected"),
+    [
+        ("documents", "35 documents"),
+        ("stretches of text", "35 stretches of text"),
+        ("stretches of 7 windows", "35 stretches of text (7 windows each)"),
+    ],
+)
+def test_what_windows_are_drawn_with_is_named(of: str, expected: str) -> None:
+    assert f"412 windows of {expected} (5 + 5" in WORDS.sentence(
+        windows(windows={**WINDOWS, "blocks_of": of})
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "difference"),
+        ({"expect": "higher"}, "supported"),
+        ({"expect": "lower"}, "contradicted"),
+        ({"seed_interval": (-0.001, 0.041)}, "undecided"),
+        ({"interval": (-0.001, 0.04)}, "undecided"),
+        ({"seed_interval": (-0.03, -0.01)}, "undecided"),
+        ({"seed_interval": None}, "estimate"),
+        ({"interval": None}, "estimate"),
+        ({"noise_floor": 0.5}, "difference"),
+        ({"noise_floor": None}, "difference"),
+        ({"expect": "none", "within": 0.04}, "supported"),
+        ({"expect": "none", "within": 0.03}, "undecided"),
+        ({"expect": "none", "within": 0.004}, "contradicted"),
+        ({"expect": "none", "within": 0.004, "seed_interval": None}, "estimate"),
+    ],
+)
+def test_windows_are_decided_only_by_other_text_and_other_training(changes: dict, expected: str) -> None:
+    assert verdict(windows(**changes)) == expected
+
+
+def test_a_gap_that_grows_is_told_in_percentage_points() -> None:
+    grown = result(
+        **{"as": "relative"},
+        grows={"axis": "context", "from": "16", "to": "128"},
+        expect="higher",
+        estimate=0.0252,
+        interval=(0.0105, 0.0399),
+        n={"from": 3, "to": 3, "pairs": 3, "total": 6},
+        arms={"from": {"mean": 0.004}, "to": {"mean": 0.0292}},
+    )
+    assert plain(WORDS.sentence(grown)) == (
+        "OOD accuracy: the gap plain data \u2192 rich data is 2.52 percentage points larger with context 128 (+2.92%) than"
+        " with context 16 (+0.40%), 95% interval [1.05 pp, 4.0 pp], from 3 seeds, each compared with itself; too few seeds"
+        " for a permutation test."
+    )
+    assert verdict(grown) == "supported"
+    assert WORDS.expectation(grown) == "Predicted by the claim: a larger gap with context 128 than with 16."
+    unclear = WORDS.sentence({**grown, "estimate": -0.0252, "interval": (-0.06, 0.01)})
+    assert unclear.startswith("No clear change in OOD accuracy") and "points smaller with" in unclear
+    assert WORDS.comparison(grown).endswith(", context 16 \u2192 128")
 
 
 def test_a_refusal_names_its_reason() -> None:

@@ -469,6 +469,12 @@ def test_redrawn_paths_take_the_seed_in_every_point() -> None:
     assert [p.config.corpus.seed for p in points(REDRAWN + "redraw: [corpus.seed]\n", seeds=[9])] == [9, 9]
 
 
+def test_the_index_tells_what_is_redrawn(tmp_path: Path) -> None:
+    made = load(REDRAWN + "redraw: [corpus.seed]\n")
+    index = json.loads(made.write_index(tmp_path, made.expand(tmp_path)).read_text())
+    assert index["redraw"] == ["corpus.seed"]
+
+
 def test_redrawing_is_the_same_as_writing_the_seed_down() -> None:
     redrawn = {p.seed: p.run for p in points("seeds: [3, 4]\nredraw: [corpus.seed]\n")}
     for seed, run in redrawn.items():

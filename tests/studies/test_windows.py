@@ -20,6 +20,7 @@ from lexarium.studies.compare import Contrast, collect, compare
 from lexarium.studies.gaps import gaps
 from lexarium.studies.intervals import block_effect, effect, noise_floor
 from lexarium.studies.run_files import RunFiles
+from lexarium.studies.windows import Windows, blocks_of
 
 DIRECTIONS = ("forward", "backward")
 POSITIONS = 4
@@ -108,7 +109,7 @@ def mean_of(direction: str, seeds: int = 2) -> np.ndarray:
 def test_the_estimate_is_the_ratio_of_sums_of_the_same_windows(
     tmp_path: Path, metric: str, columns: slice
 ) -> None:
-    table = make(tmp_path)
+    table = make(tmp_path, documents=20)
     a, b = (mean_of(d)[:, columns].sum() for d in DIRECTIONS)
     expected = {
         "relative": b / a - 1,
@@ -121,7 +122,10 @@ def test_the_estimate_is_the_ratio_of_sums_of_the_same_windows(
         assert result["estimate"] == pytest.approx(value, rel=1e-6), form
         low, high = result["interval"]
         assert low < result["estimate"] < high and result["refused"] is None
-        assert result["windows"] == {"windows": 40, "blocks": 10}
+        assert result["windows"] == {"windows": 40, "blocks": 20, "blocks_of": "documents"}
+        seeds = {d: [losses(d, s)[:, columns].mean() for s in (1, 2)] for d in DIRECTIONS}
+        by_seed = effect(seeds["forward"], seeds["backward"], form=form)
+        assert result["seed_interval"] == pytest.approx(by_seed.t_interval, rel=1e-4)
         assert (result["p"], result["n"]["from"], result["n"]["to"]) == (None, 2, 2)
     assert compare([contrast(metric=metric)], table) == compare([contrast(metric=metric)], table)
 
@@ -147,16 +151,40 @@ def test_an_earlier_step_is_read_from_its_own_table(tmp_path: Path) -> None:
     assert "lexarium evaluate forward-1 --step 50" in missing["refused"]
 
 
-def test_few_documents_are_said(tmp_path: Path) -> None:
+def test_few_documents_are_cut_into_stretches(tmp_path: Path) -> None:
     (five,) = compare([contrast()], make(tmp_path / "a", documents=5))
-    assert "Only 5 documents: an interval over so few blocks covers less than it says." in five["notes"]
-    assert five["interval"] is not None
-    (one,) = compare([contrast()], make(tmp_path / "b", documents=1, seeds=1))
-    assert one["interval"] is None and one["estimate"] == pytest.approx(0.03, abs=0.01)
-    assert any("All windows are of one document" in note for note in one["notes"])
-    assert any("An arm has one seed" in note for note in one["notes"])
-    (six,) = compare([contrast()], make(tmp_path / "c", documents=6))
-    assert not any("Only" in note for note in six["notes"])
+    assert five["windows"] == {"windows": 40, "blocks": 20, "blocks_of": "stretches of 2 windows"}
+    assert five["interval"] is not None and "over stretches of 2 windows" in five["interval_method"]
+    assert not any("Only" in note for note in five["notes"])
+    short = lambda d, s: losses(d, s, 12)
+    (twelve,) = compare([contrast()], make(tmp_path / "b", documents=1, seeds=1, table=short))
+    assert twelve["windows"] == {"windows": 12, "blocks": 12, "blocks_of": "stretches of 1 window"}
+    told = "Only 12 blocks (stretches of 1 window): an interval over so few covers less than it says."
+    assert told in twelve["notes"]
+    assert any("An arm has one seed" in note for note in twelve["notes"]) and twelve["seed_interval"] is None
+    single = lambda d, s: losses(d, s, 1)
+    (one,) = compare([contrast()], make(tmp_path / "c", documents=1, seeds=1, table=single))
+    assert one["interval"] is None and any("All windows are of one block" in note for note in one["notes"])
+
+
+@given(st.integers(1, 3000), st.integers(1, 19))
+def test_stretches_are_many_and_long_where_that_is_possible(n: int, documents: int) -> None:
+    windows = Windows(np.ones(n), np.ones(n), np.arange(n) * documents // n, 0.0)
+    blocks, of = blocks_of(windows, [])
+    sizes = np.bincount(blocks)
+    assert (np.diff(blocks) >= 0).all() and len(blocks) == n, "consecutive windows"
+    assert len(sizes) >= min(n, 20), "enough of them"
+    assert len(set(sizes[:-1])) <= 1 and sizes[-1] <= sizes[0] and f"of {sizes[0]} window" in of
+    if n >= 100:
+        assert sizes[0] >= 5
+    if n >= 200:
+        assert 40 <= len(sizes) <= 50
+
+
+def test_documents_that_are_pieces_of_a_file_are_stretches_of_text(tmp_path: Path) -> None:
+    cut = lambda d, s: {"corpus": {"type": "text_files", "documents": "block"}}
+    (result,) = compare([contrast()], make(tmp_path, documents=25, config=cut))
+    assert result["windows"] == {"windows": 40, "blocks": 25, "blocks_of": "stretches of text"}
 
 
 def test_trained_runs_of_two_directions(tmp_path: Path) -> None:
@@ -209,14 +237,14 @@ BACK = lambda value, other: lambda d, s: value if d == "backward" else other
     [
         (
             {"config": BACK({"tokenizer": {"type": "byte"}}, {})},
-            r"differ in their data: tokenizer \(from: .*bpe.*to: .*byte",
+            r"directions of different data, seed 1: tokenizer \(from: .*bpe.*to: .*byte",
         ),
-        ({"config": BACK({"corpus": {"type": "y"}}, {})}, "differ in their data: corpus"),
+        ({"config": BACK({"corpus": {"type": "y"}}, {})}, "different data, seed 1: corpus"),
         ({"config": BACK({"packing": {"seq_len": 9}}, {})}, "packing.seq_len"),
         ({"config": BACK({"schedule": {"type": "constant"}}, {})}, "under different schedules: schedule"),
         ({"config": BACK({"train": {"max_steps": 99}}, {})}, "under different schedules: train.max_steps"),
         ({"step": BACK(120, 100)}, "two directions at different steps .from: 100; to: 120"),
-        ({"digest": BACK(1, 2)}, "different windows .their windows_hash differs"),
+        ({"digest": BACK(1, 2)}, r"asked about different windows: window_loss.val.windows_hash differs"),
         ({"digest": lambda d, s: s}, "the seeds of an arm were not asked about the same windows"),
         ({"items": False}, "has no table of windows"),
         (
@@ -250,6 +278,66 @@ def test_by_seed_only_directions_are_held_to_one_step_and_schedule(tmp_path: Pat
     assert sizes["refused"] is None and sizes["estimate"] is not None
     (block,) = compare([contrast()], make(tmp_path / "e", **later, **same))
     assert "windows at different steps" in block["refused"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"config": BACK({"corpus": {"type": "y"}}, {})}, "different data, seed 1: corpus"),
+        ({"config": BACK({"tokenizer": {"type": "byte"}}, {})}, "different data, seed 1: tokenizer"),
+        ({"config": BACK({"packing": {"seq_len": 9}}, {})}, "seed 1: packing.seq_len"),
+        ({"config": BACK({"view": {"keep": [1]}}, {})}, "seed 1: view"),
+        ({"digest": BACK(1, 2)}, "window_loss.val.windows_hash differs .forward-1, backward-1."),
+    ],
+)
+def test_by_seed_two_directions_of_different_data_are_refused(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    import re
+
+    (result,) = compare([contrast(unit="seed")], make(tmp_path, **options))
+    assert result["estimate"] is None and re.search(message, result["refused"]), result["refused"]
+    one = options.get("config", lambda d, s: {})
+    same = lambda d, s: {**one(d, s), "direction": {"type": "forward"}}
+    (kept,) = compare([contrast(unit="seed")], make(tmp_path / "b", **{**options, "config": same}))
+    assert kept["refused"] is None, "other axes may change the data: only directions are held to it"
+
+
+def test_data_redrawn_for_every_seed_are_compared_seed_by_seed(tmp_path: Path) -> None:
+    drawn = lambda d, s: {"corpus": {"type": "x", "seed": s, "n": 5}}
+    by_seed, redraw = contrast(unit="seed"), {"redraw": ["corpus.seed"]}
+    hashes = lambda d, s: s
+    (result,) = compare([by_seed], make(tmp_path / "a", config=drawn, digest=hashes, **redraw))
+    assert result["refused"] is None and result["estimate"] is not None
+    (unknown,) = compare([by_seed], make(tmp_path / "b", config=drawn, digest=hashes))
+    assert "two directions of different data: corpus" in unknown["refused"]
+    other = lambda d, s: {"corpus": {"type": "x", "seed": s + (d == "backward"), "n": 5}}
+    (seeds,) = compare([by_seed], make(tmp_path / "c", config=other, digest=hashes, **redraw))
+    assert "different data, seed 1: corpus" in seeds["refused"]
+    swapped = lambda d, s: s if d == "forward" else 3 - s
+    (windows,) = compare([by_seed], make(tmp_path / "d", config=drawn, digest=swapped, **redraw))
+    assert "window_loss.val.windows_hash differs (forward-1, backward-1)" in windows["refused"]
+    larger = lambda d, s: {"corpus": {"type": "x", "seed": s, "n": 4 + s}}
+    (rest,) = compare([by_seed], make(tmp_path / "e", config=larger, digest=hashes, **redraw))
+    assert '"n": 5' in rest["refused"] and '"seed"' not in rest["refused"]
+
+
+def test_windows_of_one_direction_are_held_to_their_data_too(tmp_path: Path) -> None:
+    forward = {"direction": {"type": "forward"}}
+    for i, (options, message) in enumerate(
+        [
+            (
+                {"config": lambda d, s: {**forward, **BACK({"corpus": {"type": "y"}}, {})(d, s)}},
+                "in their data: corpus",
+            ),
+            (
+                {"config": lambda d, s: forward, "digest": BACK(1, 2)},
+                "different windows (their windows_hash differs)",
+            ),
+        ]
+    ):
+        (result,) = compare([contrast()], make(tmp_path / str(i), **options))
+        assert message in result["refused"]
 
 
 def test_a_metric_without_windows_is_refused(tmp_path: Path) -> None:

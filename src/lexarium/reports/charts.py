@@ -330,7 +330,9 @@ class Drawing:
         """Estimates with intervals, one figure for each metric and form that has at least two."""
         groups: dict[tuple[str, str], list[Arm]] = {}
         for result in results:
-            if result["estimate"] is not None:
+            if (
+                result["estimate"] is not None and not result["grows"]
+            ):  # a change of an effect has its own scale
                 groups.setdefault((result["metric"], result["as"]), []).append(result)
         return [
             self._forest(metric, form, group) for (metric, form), group in groups.items() if len(group) > 1

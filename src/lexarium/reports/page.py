@@ -270,7 +270,7 @@ def render(
         "p_value": w.p_value,
         "duration": w.duration,
     }
-    environment.globals |= {"many": w.many, "VERDICTS": w.VERDICTS}
+    environment.globals |= {"many": w.many, "blocks": w.blocks, "VERDICTS": w.VERDICTS}
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     scripts = [bundle, script] if figures else []
     hashes = " ".join(f"'sha256-{_digest(text)}'" for text in scripts)

@@ -194,15 +194,16 @@ def _contrast_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         "bootstrap_interval",
         "bootstrap_method",
     ]
-    keys += ["standard_error", "noise_floor", "noise_pairs", "refused"]
+    keys += ["seed_interval", "standard_error", "noise_floor", "noise_pairs", "refused"]
     keys += ["p", "p_adjusted", "p_method", "correction", "effect_size", "effect_size_method", "verdict"]
     return [
         _flat({k: r[k] for k in keys})
         | {
             "n_from": r["n"]["from"],
             "n_to": r["n"]["to"],
-            **(r["windows"] or {"windows": None, "blocks": None}),
+            **(r["windows"] or {"windows": None, "blocks": None, "blocks_of": None}),
         }
+        | {f"grows_{key}": (r["grows"] or {}).get(key) for key in ("axis", "from", "to")}
         | {"where": _where(r), "sentence": r["sentence"]}
         for r in results["contrasts"]
     ]

@@ -4,14 +4,15 @@ A result is told in one sentence that claims no more than its statistics allow, 
 
 * `none`        no estimate yet;
 * `refused`     the arms must not be compared; the sentence names what differs;
-* `estimate`    an estimate, but no interval and no p;
+* `estimate`    an estimate, but no interval and no p; or windows were compared and there is no interval over seeds;
 * `undecided`   the interval includes no difference, or the corrected p is above 1 - confidence, or windows of the
-                same text were compared and two seeds of one arm differ as much as the arms do;
+                same text were compared and the interval over seeds includes no difference;
 * `supported` / `contradicted`   decided, in or against the direction the contrast expects; where it expects none,
   the whole interval lies within, or outside of, the difference that counts as none;
 * `difference`  decided, and the contrast states no expectation.
 
-Below six seeds per arm a verdict rests on the t interval alone, and the sentence says so.
+Below six seeds per arm a verdict rests on the t interval alone, and the sentence says so. A comparison of windows needs
+two intervals: one covers other text, one other training. The noise floor is information, no threshold.
 """
 
 from __future__ import annotations
@@ -108,6 +109,15 @@ def many(count: int, singular: str, plural: str = "") -> str:
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
+def blocks(windows: Mapping[str, Any]) -> str:
+    """`35 documents`, `40 stretches of text (5 windows each)`: what windows are drawn together with."""
+    of = windows["blocks_of"]
+    if of == "documents":
+        return many(windows["blocks"], "document")
+    text = many(windows["blocks"], "stretch of text", "stretches of text")
+    return text if of == "stretches of text" else f"{text} ({of.removeprefix('stretches of ')} each)"
+
+
 class Words:
     """Names of metrics, axes and levels as the study's report settings want them."""
 
@@ -142,8 +152,13 @@ class Words:
     def value(self, result: Mapping[str, Any], value: float | None, signed: bool = False) -> str:
         """An estimate of a contrast, in the form it is stated in."""
         if result["as"] in ("relative", "symmetric"):
-            return change(value, signed)
+            text = change(value, signed)
+            return text.replace("%", f"{NBSP}pp") if result.get("grows") else text  # percent less percent
         return number(value) if result["as"] == "ratio" else number(value, signed)
+
+    def points(self, result: Mapping[str, Any], value: float) -> str:
+        """The size of a difference of effects: those in percent differ by percentage points (pp)."""
+        return self.value(result, abs(value)).replace(f"{NBSP}pp", " percentage points")
 
     def bounds(self, result: Mapping[str, Any], bounds: Sequence[float] | None) -> str:
         """An interval of a contrast."""
@@ -151,8 +166,12 @@ class Words:
 
     def comparison(self, result: Mapping[str, Any]) -> str:
         """`questions only → with relative clauses`."""
-        axis = result["axis"]
-        return f"{self.level(axis, result['from'])} \u2192 {self.level(axis, result['to'])}"
+        axis, grows = result["axis"], result.get("grows")  # rows of a curve have none
+        text = f"{self.level(axis, result['from'])} \u2192 {self.level(axis, result['to'])}"
+        if not grows:
+            return text
+        other, to = (self.level(grows["axis"], grows[side]) for side in ("from", "to"))
+        return f"{text}, {self.metric(grows['axis'])} {other} \u2192 {to}"
 
     def sentence(self, result: Mapping[str, Any]) -> str:
         """The answer of one contrast, in one sentence."""
@@ -168,11 +187,13 @@ class Words:
         else:
             text = f"{metric}: {self._finding(result)}{self._support(result)}."
         if verdict(result) == "undecided":
-            return f"No clear difference in {text}"
+            return f"No clear {'change' if result['grows'] else 'difference'} in {text}"
         return text[:1].upper() + text[1:] if result["metric"] in self._labels else text
 
     def _finding(self, result: Mapping[str, Any]) -> str:
         axis, estimate, arms = result["axis"], result["estimate"], result["arms"]
+        if result["grows"]:
+            return self._growth(result)
         to = f"{self.level(axis, result['to'])} ({number(arms['to']['mean'])})"
         other = f"{self.level(axis, result['from'])} ({number(arms['from']['mean'])})"
         if result["as"] == "ratio":
@@ -184,6 +205,21 @@ class Words:
             more = f"of their mean {more}"
         return f"{self.value(result, abs(estimate))} {more} with {to} than with {other}"
 
+    def _growth(self, result: Mapping[str, Any]) -> str:
+        """How an effect changes along another axis."""
+        axis, grows, estimate = result["axis"], result["grows"], result["estimate"]
+        gap = f"the gap {self.level(axis, result['from'])} \u2192 {self.level(axis, result['to'])} is"
+        level = {**result, "grows": None}  # an effect itself is in percent
+        to, other = (
+            f"{self.metric(grows['axis'])} {self.level(grows['axis'], grows[side])}"
+            f" ({self.value(level, result['arms'][side]['mean'], signed=True)})"
+            for side in ("to", "from")
+        )
+        if abs(estimate) < 1e-12:
+            return f"{gap} the same with {to} as with {other}"
+        more = "larger" if estimate > 0 else "smaller"
+        return f"{gap} {self.points(result, estimate)} {more} with {to} than with {other}"
+
     def _support(self, result: Mapping[str, Any]) -> str:
         n = result["n"]
         seeds = (
@@ -191,13 +227,16 @@ class Words:
             if n["pairs"]
             else f"{n['from']} + {n['to']} seeds"
         )
+        seeds = many(n["pairs"], "seed") + ", each compared with itself" if result["grows"] else seeds
         text = ""
         if result["interval"]:
             text += f", {result['confidence']:.0%} interval {self.bounds(result, result['interval'])}"
         if found := result["windows"]:
-            windows, documents = many(found["windows"], "window"), many(found["blocks"], "document")
-            text += f", from {windows} of {documents} ({seeds}, averaged)"
-            text += "" if result["interval"] else "; no interval can be given"
+            text += " over the text" if result["interval"] else ""
+            text += f", from {many(found['windows'], 'window')} of {blocks(found)} ({seeds}, averaged)"
+            text += "" if result["interval"] else "; no interval over the text can be given"
+            over = self.bounds(result, result["seed_interval"])
+            text += f"; interval over seeds {over}" if result["seed_interval"] else "; no interval over seeds"
             return text + self._noise(result)
         text += f", from {seeds}"
         if result["p"] is not None:
@@ -221,7 +260,16 @@ class Words:
         """What the claim predicts for this contrast, or nothing."""
         if not result["expect"]:
             return ""
-        to, other = (self.level(result["axis"], result[side]) for side in ("to", "from"))
+        what, ends = result["grows"] or result, {"higher": "larger", "lower": "smaller"}
+        to, other = (self.level(what["axis"], what[side]) for side in ("to", "from"))
+        if result["grows"]:
+            name = self.metric(what["axis"])
+            if result["expect"] == "none":
+                limit = self.points(result, result["within"])
+                return f"Predicted by the claim: with {name} {to} and {other} gaps that differ by {limit} at most."
+            return (
+                f"Predicted by the claim: a {ends[result['expect']]} gap with {name} {to} than with {other}."
+            )
         if result["expect"] == "none":
             limit = self.value(result, result["within"])
             return f"Predicted by the claim: no difference larger than {limit} between {to} and {other}."
@@ -237,14 +285,17 @@ def verdict(result: Mapping[str, Any]) -> str:
     if result["interval"] is None and result["p"] is None:
         return "estimate"
     null = 1.0 if result["as"] == "ratio" else 0.0
-    bounds = result["interval"]
+    intervals = [result["interval"]] + [result["seed_interval"]] * bool(result["windows"])
+    if result["windows"] and None in intervals:
+        return "estimate"
     if result["expect"] == "none":
-        return _none(bounds, null, result["within"])
-    decided = bounds is None or bounds[0] > null or bounds[1] < null
+        return _none(intervals, null, result["within"])
+    sides = {
+        None if b is None else (b[0] > null) - (b[1] < null) for b in intervals
+    }  # 1 above, -1 below, 0 neither
+    decided = len(sides) == 1 and 0 not in sides
     if result["p_adjusted"] is not None:
         decided = decided and result["p_adjusted"] <= 1 - result["confidence"] + 1e-12
-    if result["windows"] and result["noise_floor"] is not None:  # that interval does not cover training
-        decided = decided and abs(result["estimate"] - null) > result["noise_floor"]
     if not decided:
         return "undecided"
     if not result["expect"]:
@@ -252,10 +303,12 @@ def verdict(result: Mapping[str, Any]) -> str:
     return "supported" if (result["estimate"] > null) == (result["expect"] == "higher") else "contradicted"
 
 
-def _none(bounds: Sequence[float] | None, null: float, within: float) -> str:
-    """Whether there is no difference larger than `within`: where the whole interval lies."""
-    if bounds is None:
+def _none(intervals: Sequence[Sequence[float] | None], null: float, within: float) -> str:
+    """Whether there is no difference larger than `within`: where every interval lies, as a whole."""
+    if None in intervals:
         return "estimate"
-    if null - within <= bounds[0] and bounds[1] <= null + within:
+    found = [bounds for bounds in intervals if bounds is not None]
+    if all(null - within <= low and high <= null + within for low, high in found):
         return "supported"
-    return "contradicted" if bounds[0] > null + within or bounds[1] < null - within else "undecided"
+    outside = all(low > null + within for low, _ in found) or all(high < null - within for _, high in found)
+    return "contradicted" if outside else "undecided"

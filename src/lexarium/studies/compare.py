@@ -7,7 +7,10 @@ contrast for every combination of their levels. What cannot be used (a run that 
 that was not measured, a value that is not finite) is named in `missing`; nothing is dropped silently. The
 statistics are in `intervals.py`.
 
-`unit: block` compares window by window instead (`windows.py`): seeds are averaged, documents are the unit.
+`unit: block` compares window by window instead (`windows.py`): seeds are averaged, documents or stretches of text are
+the unit. Beside its interval stands the t interval over seeds of the same contrast, `seed_interval`: the first covers
+other text, the second other training, and a verdict needs both. `grows` is a contrast of contrasts (`growth.py`): the
+effect of every seed at one level of another axis less that at another.
 `at` says which evaluation of a run counts. `best` is chosen on the metric itself and so is optimistic; it
 carries its own label everywhere and never passes for `final`. Two directions are never compared at unequal
 steps or under unequal schedules: the loss moves by more than the gap.
@@ -15,12 +18,15 @@ steps or under unequal schedules: the loss moves by more than the gap.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
+import numpy as np
+
 from lexarium.foundation.types import UserError
-from lexarium.studies.contrasts import At, Contrast, MeanOver, Reference, ReportConfig
+from lexarium.studies.contrasts import At, Contrast, Grows, MeanOver, Reference, ReportConfig
+from lexarium.studies.growth import effects_by_seed
 from lexarium.studies.intervals import (
     SEEDS_FOR_TESTS,
     Effect,
@@ -30,11 +36,12 @@ from lexarium.studies.intervals import (
     effect,
     noise_floor,
 )
+from lexarium.studies.readings import at_text, gather, plain_at, reading
 from lexarium.studies.results import RunRow, Table, collect, level_text
-from lexarium.studies.windows import Incomparable, same_windows, unequal, window_losses
+from lexarium.studies.windows import Incomparable, blocks_of, same_windows, unequal, window_losses
 
 __all__ = ["At", "Contrast", "MeanOver", "Reference", "ReportConfig", "RunRow", "Table", "arms", "check"]
-__all__ += ["collect", "compare", "contrasts_of", "report_of"]
+__all__ += ["collect", "compare", "contrasts_of", "reading", "report_of"]
 
 
 def contrasts_of(table: Table) -> list[Contrast]:
@@ -47,98 +54,20 @@ def report_of(table: Table) -> ReportConfig:
     return ReportConfig.model_validate(table.index.get("report") or {})
 
 
-# --- one number per run -----------------------------------------------------------------------------
-
-
-def at_text(at: At) -> str:
-    """Words for `at`; `best` always says how it was chosen."""
-    if at == "final":
-        return "at the end of training"
-    if at == "best":
-        return "best over training, chosen on this metric itself"
-    if isinstance(at, MeanOver):
-        return f"mean over steps {at.mean_over[0]:,} to {at.mean_over[1]:,}"
-    return f"at step {at:,}"
-
-
-def reading(run: RunRow, metric: str, at: At, better: str = "none") -> tuple[float, int] | str:
-    """(value, step) of a metric of one run, or the sentence that says why there is none."""
-    if at in ("final", "best") or isinstance(at, MeanOver):
-        if run.state == "waiting":
-            return "the run has not started"
-        past_window = isinstance(at, MeanOver) and run.step >= at.mean_over[1]
-        if run.state != "done" and not past_window:
-            return f"the run is {run.state} at step {run.step:,}" + (
-                f": {run.message}" if run.message else ""
-            )
-    curve = run.curves.get(metric)
-    if not curve:
-        return "this metric was not measured" if run.curves else "the run has no evaluations"
-    if isinstance(at, MeanOver):
-        low, high = at.mean_over
-        inside = [(step, value) for step, value in curve if low <= step <= high]
-        if not inside:
-            return f"no evaluation between steps {low:,} and {high:,}"
-        found = (sum(value for _, value in inside) / len(inside), inside[-1][0])
-    elif at == "best":
-        finite = [point for point in curve if math.isfinite(point[1])] or curve
-        sign = 1 if better == "higher" else -1
-        step, value = max(finite, key=lambda point: sign * point[1])
-        found = (value, step)
-    elif at == "final":
-        found = (curve[-1][1], curve[-1][0])
-    else:
-        values = dict(curve)
-        if at not in values:
-            return f"no evaluation at step {at:,} (the run is {run.state} at step {run.step:,})"
-        found = (values[at], at)
-    if not math.isfinite(found[0]):
-        return f"the value is {found[0]}, not a finite number"
-    return found
-
-
-def _gather(
-    table: Table, levels: Mapping[str, str], metric: str, at: At, better: str
-) -> tuple[list[dict[str, Any]], list[dict[str, str]], list[str]]:
-    """Points (one per seed), what is missing, and notes, for one arm."""
-    points: list[dict[str, Any]] = []
-    missing: list[dict[str, str]] = []
-    notes: list[str] = []
-    runs = table.at(levels)
-    if not runs:
-        notes.append(f"No run is planned for {', '.join(f'{a}={v}' for a, v in levels.items())}.")
-    for run in runs:
-        found = reading(run, metric, at, better)
-        if isinstance(found, str):
-            missing.append({"run": run.name, "metric": metric, "why": found})
-            if run.state == "done":
-                notes.append(f"{run.name} is excluded: {found}.")
-            continue
-        value, step = found
-        if at == "final" and step < run.step:
-            notes.append(f"{run.name}: last evaluated at step {step:,}, the run ended at {run.step:,}.")
-        points.append({"run": run.name, "seed": run.seed, "value": value, "step": step})
-    for seed in sorted({p["seed"] for p in points}):
-        same = [p for p in points if p["seed"] == seed]
-        if len(same) > 1:  # the seed is the unit: several runs of one seed are one observation
-            names = ", ".join(p["run"] for p in same)
-            notes.append(f"Seed {seed} has {len(same)} runs ({names}); their mean counts once.")
-            merged = {**same[0], "run": names, "value": sum(p["value"] for p in same) / len(same)}
-            points = [p for p in points if p["seed"] != seed] + [merged]
-    return sorted(points, key=lambda p: p["seed"]), missing, notes
+# --- one number per run (`readings.py`) ----------------------------------------------------------------
 
 
 def arms(table: Table, metric: str, at: At = "final", better: str = "none") -> list[dict[str, Any]]:
     """One summary per planned combination of levels: describe() of its seeds, points, missing, notes."""
     results = []
     for levels in _cells_of(table, metric):
-        points, missing, notes = _gather(table, levels, metric, at, better)
+        points, missing, notes = gather(table, levels, metric, at, better)
         summary = describe([p["value"] for p in points])
         results.append(
             {
                 "levels": levels,
                 "metric": metric,
-                "at": _plain_at(at),
+                "at": plain_at(at),
                 "at_label": at_text(at),
                 "planned": len(table.at(levels)),
                 **summary,
@@ -156,10 +85,6 @@ def _cells_of(table: Table, metric: str) -> list[dict[str, str]]:
     return [cell for cell in table.cells() if not measured or cell.get("stage") in measured]
 
 
-def _plain_at(at: At) -> Any:
-    return at.model_dump(mode="json") if isinstance(at, MeanOver) else at
-
-
 # --- contrasts --------------------------------------------------------------------------------------
 
 
@@ -168,6 +93,8 @@ def check(contrasts: Sequence[Contrast], axes: Mapping[str, Sequence[Any]]) -> N
     known = {axis: [level_text(level) for level in levels] for axis, levels in axes.items()}
     for contrast in contrasts:
         wanted = [(contrast.axis, contrast.from_), (contrast.axis, contrast.to), *contrast.where.items()]
+        if grows := contrast.grows:
+            wanted += [(grows.axis, grows.from_), (grows.axis, grows.to)]
         for axis, level in wanted:
             if axis not in known:
                 raise UserError(
@@ -204,64 +131,164 @@ def compare(
 def _combinations(contrast: Contrast, table: Table) -> list[dict[str, str]]:
     """Levels of the other axes for which at least one arm is planned."""
     found: list[dict[str, str]] = []
+    grows = contrast.grows
+    compared = {contrast.axis} | ({grows.axis} if grows else set())
     for cell in _cells_of(table, contrast.metric):
-        where = {axis: level for axis, level in cell.items() if axis != contrast.axis}
+        where = {axis: level for axis, level in cell.items() if axis not in compared}
         fits = all(where.get(axis) == level for axis, level in contrast.where.items())
+        fits = fits and (grows is None or cell.get(grows.axis) in (grows.from_, grows.to))
         if fits and cell.get(contrast.axis) in (contrast.from_, contrast.to) and where not in found:
             found.append(where)
     return found or [dict(contrast.where)]
 
 
 def _contrast(contrast: Contrast, number: int, table: Table, where: dict[str, str]) -> dict[str, Any]:
-    sides = {}
-    for side, level in (("from", contrast.from_), ("to", contrast.to)):
-        levels = {**where, contrast.axis: level}
-        sides[side] = _gather(table, levels, contrast.metric, contrast.at, contrast.better)
-    points = {side: found[0] for side, found in sides.items()}
-    notes = [note for _, _, found in sides.values() for note in found]
+    if contrast.grows:
+        return _growth(contrast, contrast.grows, number, table, where)
+    gathered = _sides(contrast, table, where)
+    points = {side: found[0] for side, found in gathered.items()}
+    notes = [note for _, _, found in gathered.values() for note in found]
     used = points
     if contrast.paired:
         common = {p["seed"] for p in points["from"]} & {p["seed"] for p in points["to"]}
         used = {side: [p for p in found if p["seed"] in common] for side, found in points.items()}
-        alone = sorted({p["seed"] for found in points.values() for p in found} - common)
-        if alone:
-            notes.append(
-                f"Seeds without a partner in the other arm are left out: {', '.join(map(str, alone))}."
-            )
+        notes += _alone({p["seed"] for found in points.values() for p in found} - common, "the other arm")
     values = {side: [p["value"] for p in found] for side, found in used.items()}
     found, counted, refused = _effect(contrast, table, where, values, used)
+    by_seed = None
+    if counted:
+        options: dict[str, Any] = {
+            "form": contrast.as_,
+            "paired": bool(contrast.paired),
+            "confidence": contrast.confidence,
+        }
+        by_seed = effect(values["from"], values["to"], tests=False, **options).t_interval
     notes = [f"Refused: {refused}"] * bool(refused) + notes + found.notes + _remarks(contrast, points)
+    missing = [item for _, found_missing, _ in gathered.values() for item in found_missing]
+    return _result(contrast, number, where, found, values, bool(contrast.paired)) | {
+        "windows": counted,
+        "seed_interval": by_seed,
+        "refused": refused,
+        "points": [{"arm": side, **point} for side in ("from", "to") for point in points[side]],
+        "notes": notes,
+        "missing": missing,
+    }
+
+
+def _sides(contrast: Contrast, table: Table, where: Mapping[str, str]) -> dict[str, Any]:
+    """Points, what is missing, and notes of both arms."""
+    return {
+        side: gather(table, {**where, contrast.axis: level}, contrast.metric, contrast.at, contrast.better)
+        for side, level in (("from", contrast.from_), ("to", contrast.to))
+    }
+
+
+def _alone(seeds: set[int], where: str) -> list[str]:
+    """A note about seeds that have no partner."""
+    if not seeds:
+        return []
+    return [f"Seeds without a partner in {where} are left out: {', '.join(map(str, sorted(seeds)))}."]
+
+
+def _growth(
+    contrast: Contrast, grows: Grows, number: int, table: Table, where: dict[str, str]
+) -> dict[str, Any]:
+    """The result of a contrast of contrasts; `arms` are the effects of the seeds at the two levels of `grows`."""
+    levels = {"from": grows.from_, "to": grows.to}
+    gathered = {place: _sides(contrast, table, {**where, grows.axis: v}) for place, v in levels.items()}
+    points = {place: {side: found[0] for side, found in sides.items()} for place, sides in gathered.items()}
+    cells = [found for sides in gathered.values() for found in sides.values()]
+    used, effects, alone = effects_by_seed(points, contrast.as_)
+    refused = next(filter(None, (_refused(contrast, table, {**where, grows.axis: v}, used[place])
+                                 for place, v in levels.items())), None)  # fmt: skip
+    found = Effect()
+    if not refused:
+        options: dict[str, Any] = {"confidence": contrast.confidence, "name": _name(contrast, where)}
+        found = effect(effects["from"], effects["to"], paired=True, **options)
+    notes = [f"Refused: {refused}"] * bool(refused) + [note for _, _, told in cells for note in told]
+    notes += _alone(alone, "all four cells") + found.notes
+    notes += ["The effect of each seed at one level is compared with that of the same seed at the other."]
+    everything = {side: [p for sides in points.values() for p in sides[side]] for side in ("from", "to")}
+    notes += _about_data(contrast) + _about_steps(contrast, everything)
+    return _result(contrast, number, where, found, effects, True) | {
+        "points": [
+            {"arm": side, grows.axis: levels[place], **point}
+            for place, sides in points.items()
+            for side, one in sides.items()
+            for point in one
+        ],
+        "refused": refused,
+        "noise_floor": None,
+        "noise_pairs": 0,
+        "notes": notes,
+        "missing": [item for _, absent, _ in cells for item in absent],
+    }
+
+
+def _result(
+    contrast: Contrast,
+    number: int,
+    where: dict[str, str],
+    found: Effect,
+    values: Mapping[str, list[float]],
+    paired: bool,
+) -> dict[str, Any]:
+    """What every kind of contrast says: the entry of `compare`, its statistics and how many values entered."""
     sizes = {side: len(v) for side, v in values.items()}
     noise, pairs = noise_floor(list(values.values()), contrast.as_)
+    statistics = asdict(found)
+    del statistics["notes"]
     return {
         **contrast.model_dump(mode="json", by_alias=True),
         "contrast": number,
         "at_label": at_text(contrast.at),
         "where": where,
-        "n": {**sizes, "pairs": sizes["to"] if contrast.paired else None, "total": sum(sizes.values())},
-        "estimate": found.estimate,
-        "interval": found.interval,
-        "interval_method": found.interval_method,
-        "t_interval": found.t_interval,
-        "bootstrap_interval": found.bootstrap_interval,
-        "bootstrap_method": found.bootstrap_method,
-        "p": found.p,
-        "p_method": found.p_method,
+        "n": {**sizes, "pairs": sizes["to"] if paired else None, "total": sum(sizes.values())},
+        **statistics,
         "p_adjusted": None,
         "correction": None,
-        "smallest_p": found.smallest_p,
-        "effect_size": found.effect_size,
-        "effect_size_method": found.effect_size_method,
-        "standard_error": found.standard_error,
         "noise_floor": noise,
         "noise_pairs": pairs,
-        "windows": counted,
-        "refused": refused,
+        "windows": None,
+        "seed_interval": None,
         "arms": {side: describe(v, contrast.confidence) for side, v in values.items()},
-        "points": [{"arm": side, **point} for side in ("from", "to") for point in points[side]],
-        "notes": notes,
-        "missing": [item for _, found_missing, _ in sides.values() for item in found_missing],
     }
+
+
+def _name(contrast: Contrast, where: Mapping[str, str]) -> str:
+    """Keys the random numbers; the same whichever arm is named first."""
+    levels = sorted((contrast.from_, contrast.to))
+    parts = [contrast.metric, contrast.axis, *levels, *sorted(map(str, where.items()))]
+    if grows := contrast.grows:
+        parts += [grows.axis, *sorted((grows.from_, grows.to))]
+    return "/".join(parts)
+
+
+def _runs(
+    contrast: Contrast, table: Table, where: Mapping[str, str], used: Mapping[str, list[dict[str, Any]]]
+) -> dict[str, list[RunRow]]:
+    """The runs whose values are used, by arm."""
+    runs = {}
+    for side, level in (("from", contrast.from_), ("to", contrast.to)):
+        names = {name for p in used[side] for name in p["run"].split(", ")}
+        runs[side] = [run for run in table.at({**where, contrast.axis: level}) if run.name in names]
+    return runs
+
+
+def _refused(
+    contrast: Contrast, table: Table, where: Mapping[str, str], used: Mapping[str, list[dict[str, Any]]]
+) -> str | None:
+    """Why the two arms must not be compared, or None."""
+    steps = {side: [p["step"] for p in points] for side, points in used.items()}
+    exact = contrast.at == "final" or isinstance(contrast.at, int)
+    return unequal(
+        _runs(contrast, table, where, used),
+        steps,
+        exact,
+        always=contrast.unit == "block",
+        metric=contrast.metric,
+        redraw=table.index.get("redraw") or (),
+    )
 
 
 def _effect(
@@ -270,37 +297,55 @@ def _effect(
     where: Mapping[str, str],
     values: Mapping[str, list[float]],
     used: Mapping[str, list[dict[str, Any]]],
-) -> tuple[Effect, dict[str, int] | None, str | None]:
+) -> tuple[Effect, dict[str, Any] | None, str | None]:
     """The statistics; windows and blocks of `unit: block`; and why a comparison is refused, if it is."""
-    levels = sorted((contrast.from_, contrast.to))
     options: dict[str, Any] = {
         "form": contrast.as_,
         "confidence": contrast.confidence,
-        "name": "/".join([contrast.metric, contrast.axis, *levels, *sorted(map(str, where.items()))]),
+        "name": _name(contrast, where),
     }
-    runs = {}
-    for side, level in (("from", contrast.from_), ("to", contrast.to)):
-        names = {name for p in used[side] for name in p["run"].split(", ")}
-        runs[side] = [run for run in table.at({**where, contrast.axis: level}) if run.name in names]
-    steps = {side: [p["step"] for p in points] for side, points in used.items()}
-    exact = contrast.at == "final" or isinstance(contrast.at, int)
-    if refused := unequal(runs, steps, exact, always=contrast.unit == "block"):
+    if refused := _refused(contrast, table, where, used):
         return Effect(), None, refused
+    runs = _runs(contrast, table, where, used)
     if contrast.unit == "seed" or not all(runs.values()):
         return effect(values["from"], values["to"], paired=bool(contrast.paired), **options), None, None
+    step = used["to"][0]["step"]
     try:
-        a, b = (
-            window_losses(table.root, runs[side], contrast.metric, steps["to"][0]) for side in ("from", "to")
-        )
+        a, b = (window_losses(table.root, runs[side], contrast.metric, step) for side in ("from", "to"))
         same_windows(runs, a, b)
     except Incomparable as error:
         return Effect(), None, str(error)
-    found = block_effect(a.sums, b.sums, a.counts, a.documents, **options)
-    return found, {"windows": len(a.sums), "blocks": len(set(a.documents.tolist()))}, None
+    blocks, of = blocks_of(a, runs["from"])
+    found = block_effect(a.sums, b.sums, a.counts, blocks, of=of, **options)
+    return found, {"windows": len(a.sums), "blocks": len(np.unique(blocks)), "blocks_of": of}, None
 
 
 def _remarks(contrast: Contrast, points: Mapping[str, list[dict[str, Any]]]) -> list[str]:
     """Sentences about how the contrast is to be read."""
+    remarks = _about_steps(contrast, points)
+    if contrast.unit == "block":
+        remarks.append(
+            "Windows are paired and the seeds of an arm averaged: the interval covers other text; the interval over"
+            " seeds covers other training. A verdict needs both."
+        )
+        if min(map(len, points.values())) < 2:
+            remarks.append(
+                "An arm has one seed: how much seeds differ is not known, and the interval does not cover it."
+            )
+        return remarks
+    if contrast.paired is None:
+        remarks.append("Whether seeds are paired is not stated; the arms are compared as independent.")
+    elif contrast.pairing:
+        remarks.append(
+            f"{'Paired' if contrast.paired else 'Not paired'} by seed: {contrast.pairing.rstrip('.')}."
+        )
+    remarks += _about_data(contrast)
+    if min(len(found) for found in points.values()) >= SEEDS_FOR_TESTS and contrast.as_ != "difference":
+        remarks.append(f"p tests the difference of means; the estimate is their {contrast.as_} form.")
+    return remarks
+
+
+def _about_steps(contrast: Contrast, points: Mapping[str, list[dict[str, Any]]]) -> list[str]:
     remarks = []
     if contrast.at == "best":
         remarks.append(
@@ -309,26 +354,10 @@ def _remarks(contrast: Contrast, points: Mapping[str, list[dict[str, Any]]]) -> 
     steps = sorted({p["step"] for found in points.values() for p in found})
     if contrast.at == "final" and len(steps) > 1:
         remarks.append(f"Final values are from different steps ({steps[0]:,} to {steps[-1]:,}).")
-    if contrast.unit == "block":
-        return (
-            remarks
-            + [
-                "Windows are paired and the seeds of an arm averaged: the interval covers other documents, not other"
-                " training runs."
-            ]
-            + ["An arm has one seed: how much seeds differ is not known, and the interval does not cover it."]
-            * (min(map(len, points.values())) < 2)
-        )
-    if contrast.paired is None:
-        remarks.append("Whether seeds are paired is not stated; the arms are compared as independent.")
-    elif contrast.pairing:
-        remarks.append(
-            f"{'Paired' if contrast.paired else 'Not paired'} by seed: {contrast.pairing.rstrip('.')}."
-        )
-    if contrast.redrawn:
-        remarks.append("Training data are redrawn for every seed: the interval covers data and training.")
-    else:
-        remarks.append("All seeds share the training data: the interval covers training, not new data.")
-    if min(len(found) for found in points.values()) >= SEEDS_FOR_TESTS and contrast.as_ != "difference":
-        remarks.append(f"p tests the difference of means; the estimate is their {contrast.as_} form.")
     return remarks
+
+
+def _about_data(contrast: Contrast) -> list[str]:
+    if contrast.redrawn:
+        return ["Training data are redrawn for every seed: the interval covers data and training."]
+    return ["All seeds share the training data: the interval covers training, not new data."]

@@ -49,6 +49,23 @@ class _Aliased(Config):
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
 
+class Grows(_Aliased):
+    """Two levels of another axis between which the effect of a contrast is to change."""
+
+    axis: str
+    """The axis along which the effect may grow."""
+    from_: Level = Field(alias="from")
+    """The level compared with."""
+    to: Level
+    """The level of interest: the estimate is the effect there less the effect at `from`."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Grows:
+        if self.from_ == self.to:
+            raise ValueError(f"`from` and `to` of `grows` are the same level {self.to!r}")
+        return self
+
+
 class Contrast(_Aliased):
     """Two levels of one axis, compared in one metric: one entry of a study's `compare` list."""
 
@@ -65,6 +82,9 @@ class Contrast(_Aliased):
     divided by the mean of both."""
     unit: Literal["seed", "block"] = "seed"
     """What varies at random and is counted: runs of different seeds, or documents of an evaluation of windows."""
+    grows: Grows | None = None
+    """A contrast of contrasts: the effect at one level of another axis less that at another, seed by seed. `expect` and
+    `within` are then about that change."""
     at: At = "final"
     """Which evaluation counts: `final`, `best`, a step, or `{mean_over: [a, b]}`."""
     where: dict[str, Level] = {}
@@ -102,7 +122,20 @@ class Contrast(_Aliased):
             )
         if self.axis in self.where:
             raise ValueError(f"`where` fixes {self.axis!r}, the axis that is compared")
+        if self.grows is not None:
+            self._of_contrasts(self.grows)
         return self
+
+    def _of_contrasts(self, grows: Grows) -> None:
+        """Refuse what has no meaning beside `grows`."""
+        if grows.axis == self.axis or grows.axis in self.where:
+            raise ValueError(f"`grows` needs another axis than those compared or fixed, found {grows.axis!r}")
+        if self.unit == "block" or self.as_ == "ratio":
+            raise ValueError(
+                "`grows` compares effects seed by seed: `unit: seed`, as relative, symmetric or difference"
+            )
+        if self.paired is False:
+            raise ValueError("`grows` pairs by seed: leave `paired` out, or say true with the reason")
 
 
 class Reference(Config):

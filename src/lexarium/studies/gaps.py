@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lexarium.studies.compare import Contrast, reading
+from lexarium.studies.contrasts import Contrast
 from lexarium.studies.intervals import describe, effect, noise_floor
+from lexarium.studies.readings import reading
 from lexarium.studies.results import RunRow, Table
 from lexarium.studies.windows import unequal
 
@@ -32,7 +33,7 @@ def gaps(contrasts: Sequence[Contrast], table: Table, results: Sequence[Mapping[
     found: list[Row] = []
     seen = set()
     for result in results:
-        if result["as"] not in FORMS or result["refused"] or result["estimate"] is None:
+        if result["as"] not in FORMS or result["refused"] or result["estimate"] is None or result["grows"]:
             continue
         contrast = contrasts[result["contrast"]]
         arms = {

@@ -12,8 +12,8 @@ is (b - a) / ((a + b) / 2), which is 2 tanh(log(b / a) / 2).
   and Hedges' g with the exact small-sample factor (Hedges, Journal of Educational Statistics 6:107,
   1981); paired: the mean difference over its own sd.
 * `block_effect`: the same forms from paired sums over windows, with the percentile interval of a block bootstrap:
-  whole documents are drawn with replacement, because windows of one document are dependent (Kunsch, Annals of
-  Statistics 17:1217, 1989; here blocks are the documents themselves, as in a cluster bootstrap).
+  whole documents, or stretches of text, are drawn with replacement, because neighbouring windows are dependent
+  (Kunsch, Annals of Statistics 17:1217, 1989; documents as blocks are a cluster bootstrap).
 * Holm (Scandinavian Journal of Statistics 6:65, 1979) or Benjamini-Hochberg (JRSS B 57:289, 1995).
 
 Whatever has no meaning (an interval from one seed, an effect size without spread) is None with a
@@ -43,8 +43,8 @@ EXACT = 50_000
 RANDOM_PERMUTATIONS = 19_999
 BOOTSTRAP_RESAMPLES = 9_999
 BLOCK_RESAMPLES = 10_000
-FEW_BLOCKS = 6
-"""Below this many documents an interval over them is said to be too narrow."""
+FEW_BLOCKS = 20
+"""Below this many blocks an interval over them is said to be too narrow."""
 
 Form = Literal["difference", "relative", "ratio", "symmetric"]
 Interval = tuple[float, float]
@@ -144,12 +144,14 @@ def block_effect(
     form: Form = "difference",
     confidence: float = 0.95,
     name: str = "",
+    of: str = "documents",
 ) -> Effect:
     """Windows of arm `b` compared with the same windows of arm `a`.
 
-    a, b (W,) sums of a window's losses, weights (W,) its number of losses, blocks (W,) the document each window
-    belongs to. With A, B, N the sums over all windows: `difference` is (B - A) / N, `ratio` B / A, `relative`
-    B / A - 1, `symmetric` 2 (B - A) / (A + B). The standard error is the bootstrap's, in the form of the estimate.
+    a, b (W,) sums of a window's losses, weights (W,) its number of losses, blocks (W,) the block each window belongs
+    to; `of`: what the blocks are, in words. With A, B, N the sums over all windows: `difference` is (B - A) / N,
+    `ratio` B / A, `relative` B / A - 1, `symmetric` 2 (B - A) / (A + B). The standard error is the bootstrap's, in the
+    form of the estimate.
     """
     found = Effect()
     _, place = np.unique(blocks, return_inverse=True)
@@ -161,7 +163,7 @@ def block_effect(
     n = len(sums)
     if n < 2:
         found.notes.append(
-            "All windows are of one document: without others there is no interval over documents."
+            f"All windows are of one block ({of}): without others there is no interval over blocks."
         )
         return found
     random = rng.generator(0, "compare", "blocks", name)
@@ -175,11 +177,11 @@ def block_effect(
     low, high = np.quantile(values, [tail, 1 - tail])
     found.interval = found.bootstrap_interval = (float(low), float(high))
     found.interval_method = found.bootstrap_method = (
-        f"percentile bootstrap over documents ({BLOCK_RESAMPLES:,} resamples of {n} blocks)"
+        f"percentile bootstrap over {of} ({BLOCK_RESAMPLES:,} resamples of {n} blocks)"
     )
     found.standard_error = float(values.std(ddof=1))
     if n < FEW_BLOCKS:
-        found.notes.append(f"Only {n} documents: an interval over so few blocks covers less than it says.")
+        found.notes.append(f"Only {n} blocks ({of}): an interval over so few covers less than it says.")
     return found
 
 

@@ -326,6 +326,7 @@ class Study:
                 "preset": self.preset,
                 "axes": {axis: list(levels) for axis, levels in self.axes.items()},
                 "seeds": list(c.seeds),
+                "redraw": list(c.redraw),
                 "compare": [contrast.model_dump(mode="json") for contrast in c.compare],
                 "report": c.report.model_dump(mode="json"),
                 "runs": [
