@@ -55,7 +55,6 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "StudyConfig": {"study": "s", "base": {}},
     "MatchConfig": {"axis": "a", "to": "b", "adjust": {"c": "model.d_model"}},
     "StageStart": {"steps": [5]},
-    "Grows": {"axis": "a", "from": "x", "to": "y"},
     "Contrast": PIECES["Contrast"],
     "Reference": {"metric": "loss.val", "value": 0.5, "label": "chance"},
     "MeanOver": {"mean_over": [1, 5]},
