@@ -118,5 +118,5 @@ def test_drawing_inverts_the_distribution() -> None:
 def test_prompts_that_cannot_be_read(lexarium, trained: Path) -> None:
     answer = lexarium("sample", trained, "--prompt", "my ravn")
     assert answer.status == 2 and "did you mean 'raven'" in answer.err
-    answer = lexarium("sample", trained, "--prompt", "my " * 1023)
+    answer = lexarium("sample", trained, "--prompt", "my " * 1024)
     assert answer.status == 2 and "1024 positions" in answer.err

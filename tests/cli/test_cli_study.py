@@ -202,7 +202,13 @@ def test_a_text_too_small_for_the_vocabulary_is_named(
     lines = [f"line {i} of a text with {i * i} words and {i * 7 % 31} more" for i in range(900)]
     (texts / "en.txt").write_text("\n".join(lines))
     (texts / "fi.txt").write_text("a few words\n" * 300)
-    common = ("corpus.block_bytes=1024", "tokenizer.vocab_size=320", "--runs-dir", tmp_path / "runs")
+    common = (
+        "corpus.block_bytes=1024",
+        "corpus.split.val=0.3",
+        "tokenizer.vocab_size=320",
+        "--runs-dir",
+        tmp_path / "runs",
+    )
     study = ("arrow-of-time", "--preset", "languages", f"corpus.path={texts}")
     answer = lexarium(*verb, *study, *common)
     assert answer.status == 2 and "error: language=fi: tokenizer.vocab_size is 320" in answer.err
