@@ -45,6 +45,7 @@ MAX_SPEED = 1800
 TEXT = ("tokens/subword/", "tokens/in_place.py", "tokens/overlap.py", "tokens/export.py")
 """Kinds of tokenizers and files of ids: components, and what is done to a store beside training on it."""
 STATISTICS = (
+    "studies/results.py",
     "studies/intervals.py",
     "studies/compare.py",
     "studies/stability.py",
