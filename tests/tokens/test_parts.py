@@ -259,6 +259,18 @@ def test_a_sample_is_taken_evenly(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_sample_does_not_meet_what_is_held_out(tmp_path: Path, seed: int) -> None:
+    """As large a share is sampled as is held out: by one rule for both, some seeds would leave nothing."""
+    from lexarium.tokens.subword.training_text import TrainingText
+
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"{i:08d} some words of a line\n" for i in range(20_000)))
+    corpus, _ = data(path, block_bytes=1024, split={"val": 0.05, "seed": seed})
+    text = TrainingText(registry.find("corpus", "text_files")(corpus), ("train",), path.stat().st_size // 20)
+    assert sum(len(piece) for piece in text) == pytest.approx(path.stat().st_size / 20, rel=0.2)
+
+
 def test_a_swapped_tokenizer_of_a_finished_store_is_told(tmp_path: Path) -> None:
     from lexarium.foundation.files import Damaged
 

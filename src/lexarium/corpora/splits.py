@@ -17,7 +17,6 @@ from lexarium.foundation import rng
 from lexarium.foundation.config import Config
 from lexarium.foundation.types import FieldValue, UserError
 
-GOLDEN = 0.6180339887498949
 DEFAULT_VAL = 0.05
 
 
@@ -58,7 +57,7 @@ class Splitter:
 
     def spread(self, start: float, number: int) -> str:
         """The split of the document with this number in a stretch."""
-        return self._at((start + number * GOLDEN) % 1.0)
+        return self._at(rng.spread(number, start))
 
     def of_value(self, value: FieldValue) -> str:
         """The split of all documents with this value of the field."""

@@ -50,6 +50,11 @@ def torch_generator(seed: int, *names: str | int) -> torch.Generator:
     return generator
 
 
+def spread(number: int, start: float = 0.0) -> float:
+    """frac(start + number * golden ratio): the values of any run of numbers lie evenly in [0, 1)."""
+    return (start + number * 0.6180339887498949) % 1.0
+
+
 def mix32(x: np.ndarray) -> np.ndarray:
     """The finaliser of MurmurHash3 on uint32 arrays: every input bit reaches every output bit."""
     x = np.asarray(x, dtype=np.uint32)

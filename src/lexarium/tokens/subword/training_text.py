@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from lexarium.foundation import rng
+
 LONGEST_RUN = 1000
-GOLDEN = 0.6180339887498949
 _SPACES = np.zeros(256, dtype=bool)
 _SPACES[[9, 10, 11, 12, 13, 32]] = True
 
@@ -69,13 +70,9 @@ class TrainingText:
         for part in self._corpus.parts():
             if self._known is None and self._sample is not None and self.record["bytes"] >= self._sample:
                 return
-            read = self._corpus.read(part, {})
-            wanted = (
-                d.text
-                for n, (split, d) in enumerate(read)
-                if split in self._splits and n * GOLDEN % 1.0 < share
-            )
-            yield part.name, wanted
+            own = (d.text for split, d in self._corpus.read(part, {}) if split in self._splits)
+            # numbered among themselves: documents are held out by the same rule, and the two must not meet
+            yield part.name, (text for n, text in enumerate(own) if rng.spread(n) < share)
 
     def _cut(self, text: str, data: bytes) -> Iterator[str]:
         """The text, cut inside runs without white space that are too long."""
