@@ -43,6 +43,28 @@ def test_check_knows_the_vocabulary_once_prepared(lexarium, study_file: Path, tm
     assert arms[0]["parameters"] == arms[0]["non_embedding"] + 16 * vocab
 
 
+def test_several_files_are_one_corpus(lexarium, tmp_path: Path) -> None:
+    for i in (1, 2):
+        (tmp_path / f"{i}.txt").write_text("".join(f"line {j} of {i}\n" for j in range(200)))
+    two = [tmp_path / "1.txt", tmp_path / "2.txt"]
+    options = ["--runs-dir", tmp_path / "runs", "--json", "tokenizer.type=word", "corpus.documents=line"]
+    answer = lexarium("prepare", *two, *options)
+    (store,) = answer.json["stores"]
+    assert {name: s["documents"] for name, s in store["splits"].items()} == {"train": 380, "val": 20}
+    assert answer.err.count("comparing the splits") == 1
+    again = lexarium("prepare", *two, *options[:2], *options[3:]).out
+    assert "stretches of 13 tokens of val: none, no document is that long" in again
+    answer = lexarium("prepare", tmp_path / "1.txt", tmp_path / "3.txt", *options)
+    assert answer.status == 2 and "3.txt' is no file, no folder" in answer.err
+
+
+def test_a_table_row_of_tabs_is_counted_as_empty(lexarium, tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("text\tnote\n" + "one two\tx\n" * 40 + "\t\n \n\n")
+    options = ["--runs-dir", tmp_path / "runs", "--json", "tokenizer.type=word"]
+    (store,) = lexarium("prepare", tmp_path / "a.tsv", *options).json["stores"]
+    assert sum(s["documents"] for s in store["splits"].values()) == 40 and store["mended"] == {"empty": 1}
+
+
 def test_resolved_tells_where_values_come_from(lexarium, study_file: Path, tmp_path: Path) -> None:
     answer = lexarium(
         "check", study_file, "--preset", "short", "train.log_every=2", "--select", "rate=high", "--resolved"

@@ -18,7 +18,7 @@ from lexarium.foundation import registry
 from lexarium.foundation.files import Damaged
 from lexarium.foundation.types import Document, UserError
 from lexarium.tokens.prepare import open_tokenizer
-from lexarium.tokens.subword import bpe
+from lexarium.tokens.subword import engines
 from lexarium.tokens.subword.training_text import TrainingText
 from lexarium.tokens.tokenizers import save_tokenizer
 
@@ -196,8 +196,11 @@ def _class_alike(points: list[str]) -> None:
     pytest.importorskip("tiktoken")
     checked = known("bpe")._engine
     for start in range(0, len(points), 50_000):
-        text = "".join(f"a{c} {c}1{c}.{c}{c}\n" for c in points[start : start + 50_000])
+        asked = np.array([ord(c) for c in points[start : start + 50_000]])
+        alike = engines.classed_alike(asked)
+        text = "".join(f"a{chr(c)} {chr(c)}1{chr(c)}.{chr(c)}{chr(c)}\n" for c in asked[alike])
         assert checked._fast(text) == checked._reference(text)
+        assert alike.mean() > 0.99
 
 
 ALL = [chr(i) for i in range(0x110000) if not 0xD800 <= i < 0xE000]
@@ -214,15 +217,45 @@ def test_both_engines_class_every_code_point_alike() -> None:
     _class_alike(ALL)
 
 
-def test_a_difference_between_engines_leaves_all_to_the_reference() -> None:
-    """An engine that takes one code point for another is found out at its first line."""
+def test_the_probes_show_every_class() -> None:
+    """What `regex` says of a code point's class, both engines' ids say too; white space is joined with none."""
+    pytest.importorskip("tiktoken")
+    import regex
+
+    for c in (*b"a7 .\n", 0xE9, 0x0663, 0x3000, 0x20AC, 0x1F600, 0x05D0, 0x0301, 0xBD):
+        where = {"x": r"\p{L}", "1": r"\p{N}", ".": r"[^\s\p{L}\p{N}]"}
+        for before, kind in where.items():
+            joined = regex.fullmatch(kind, chr(c)) is not None
+            for engine in engines.probes():
+                ids = engine(f"\n{before}{chr(c)}")
+                assert (len(ids) == len(chr(c).encode()) + 1) == joined, (before, hex(c))
+
+
+def test_a_difference_between_engines_leaves_its_text_to_the_reference() -> None:
+    """An engine that takes one code point for another is found out when it is met."""
     reference = lambda text: [ord(c) for c in text]
     wrong = lambda text: [0 if c == "\u1234" else ord(c) for c in text]
-    engine = bpe._Checked(wrong, reference)
-    assert engine("plain é text") == reference("plain é text") and engine.agrees
-    text = "\n".join(["x" * 50, "the \u1234 line", "y"])
-    assert engine(text) == reference(text) and not engine.agrees
-    assert engine("plain é text") == reference("plain é text")
+    asked: list[int] = []
+
+    def alike(points: np.ndarray) -> np.ndarray:
+        asked.extend(points.tolist())
+        return engines.classed_alike(points, lambda: (wrong, reference))
+
+    engine = engines.CheckedEngine(wrong, reference, alike)
+    for text in ("plain é text", "x\nthe \u1234 line\ny", "plain é text", "ascii", "é \u1234"):
+        assert engine(text) == reference(text)
+    assert engine.differing == [0x1234]
+    assert asked == [*range(128), 0xE9, 0x1234], "each is asked about once"
+    with pytest.raises(UnicodeEncodeError):
+        engine("half a pair \ud800")
+
+
+def test_engines_that_differ_on_ascii_are_told_apart_too() -> None:
+    reference = lambda text: [ord(c) for c in text]
+    wrong = lambda text: [0 if c == "7" else ord(c) for c in text]
+    alike = lambda points: engines.classed_alike(points, lambda: (wrong, reference))
+    engine = engines.CheckedEngine(wrong, reference, alike)
+    assert engine("1234567") == reference("1234567") and engine("123") == reference("123")
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="shared/data/text is not there")
@@ -231,7 +264,7 @@ def test_engines_agree_over_whole_files(name: str) -> None:
     text = (SHARED / name).read_text(encoding="utf-8")
     tokenizer = _over_files()
     slow = tokenizer._reference.encode(text, add_special_tokens=False).ids
-    assert tokenizer._engine.agrees and tokenizer.encode_ids(text).tolist() == slow
+    assert tokenizer._engine.differing == [] and tokenizer.encode_ids(text).tolist() == slow
 
 
 @cache

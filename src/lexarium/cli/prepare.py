@@ -37,7 +37,7 @@ def prepare(
         str,
         typer.Argument(
             metavar="[STAGE] TARGET",
-            help="A study, a run's file or directory; or text: a file, a folder, a pattern. STAGE is tokenizer,"
+            help="A study, a run's file or directory; or text: files, folders, patterns. STAGE is tokenizer,"
             " tokens or store (all of it, the default).",
         ),
     ],
@@ -110,13 +110,13 @@ def groups_of(
         raise UserError(f"{path}: there is no such file or folder")
     if text:
         ids = path.suffix in KINDS
+        files = [target, *(argument for argument in overrides if "=" not in argument)]
+        changes = parse_overrides(argument for argument in overrides if "=" in argument)
         data = {
-            "corpus": {"type": "token_files" if ids else "text_files", "path": target},
+            "corpus": {"type": "token_files" if ids else "text_files", "path": files},
             "tokenizer": {"type": "ids" if ids else "bpe"},
         }
-        source = overlay(
-            Source(data, {(): "text named on the command line"}), parse_overrides(overrides), "command line"
-        )
+        source = overlay(Source(data, {(): "text named on the command line"}), changes, "command line")
         return [(validate(DataConfig, source), [])]
     points = load_target(target, runs_dir, preset, overrides, trust=trust).points(runs_dir)
     return [(members[0].config, members) for members in by_store(points)]
@@ -198,7 +198,7 @@ class Watch:
         elif tally.stage == "tokenizer":
             meter.what = f"{self._what}: training the tokenizer"
             meter.move(round(tally.size / 1e6, 1) if tally.total else sum(tally.documents.values()))
-        else:
+        elif tally.stage == "store":
             meter.say(f"{self._what}: comparing the splits")
 
     def wait(self, message: str) -> bool:
@@ -300,6 +300,9 @@ def _print_store(talk: Talk, store: TokenStore, members: Sequence[Point]) -> Non
         talk.table(["splits", "documents in both"], shared, "  ")
     for pair, share in summary["ngrams"].items():
         talk.say(f"  {share:.2%} of the stretches of 13 tokens of {pair}")
+    others = [name for name in summary["splits"] if name != "train"]
+    if short := [name for name in others if f"{name} in train" not in summary["ngrams"]]:
+        talk.say(f"  stretches of 13 tokens of {', '.join(short)}: none, no document is that long")
     for what, n in summary["mended"].items():
         talk.say(f"  mended: {n:,} {MENDED.get(what, what)}")
     arms = [[name, a["documents"], a["tokens"]] for name, a in summary["arms"].items()]

@@ -404,11 +404,11 @@ def _cut_in(data: bytes, offset: int, position: int) -> int:
     return offset + (len(data) if found < 0 else found + 1)
 
 
-def lines(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
-    """(offset, bytes) of the lines that hold more than white space, without their ends."""
+def lines(data: bytes, offset: int, blank: bytes | None = None) -> Iterator[tuple[int, bytes]]:
+    """(offset, bytes) of the lines that hold more than white space (or than the bytes `blank`), without their ends."""
     place = offset
     for line in data.split(b"\n"):
-        if line.strip():
+        if line.strip(blank):
             yield place, line.removesuffix(b"\r")
         place += len(line) + 1
 

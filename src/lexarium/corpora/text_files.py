@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import json
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -97,6 +97,7 @@ class TextFiles:
         self._decoding = Decoding(config.undecodable, config.separators)
         self._splitter = Splitter(config.split, bool(config.val_path or config.test_path))
         self._extents: dict[Path, int] = {}
+        self._headers: dict[Path, list[str]] = {}
 
     # -- files ---------------------------------------------------------------------------------------
 
@@ -262,26 +263,27 @@ class TextFiles:
         elif file.format == "text" and self.config.documents == "file":
             yield None, self._whole_file(file, counts)
         elif file.compression:
-            header: list[str] = []
             for j, offset, data in reading.stream_windows(file, ends):
-                yield self._stretch(file, j), self._from_window(file, j, offset, data, counts, header)
+                yield self._stretch(file, j), self._from_window(file, j, offset, data, counts)
         else:
             offset, data = reading.window(file, k, ends)
-            yield self._stretch(file, k), self._from_window(file, k, offset, data, counts, [])
+            yield self._stretch(file, k), self._from_window(file, k, offset, data, counts)
 
     def _stretch(self, file: TextFile, window: int) -> int | None:
+        """Where a window's documents are numbered: blocks through the whole file (None), others in their window."""
         return None if file.format == "text" and self.config.documents == "block" else window
 
     # -- the formats ---------------------------------------------------------------------------------
 
     def _from_window(
-        self, file: TextFile, k: int, offset: int, data: bytes, counts: dict[str, int], header: list[str]
+        self, file: TextFile, k: int, offset: int, data: bytes, counts: dict[str, int]
     ) -> Iterator[Raw]:
+        """The documents of window k, whose bytes begin at `offset`."""
         c = self.config
         if file.format == "jsonl":
             yield from self._from_jsonl(file, offset, data, counts)
         elif file.format == "tsv":
-            yield from self._from_tsv(file, offset, data, counts, header)
+            yield from self._from_tsv(file, offset, data, counts)
         elif c.documents == "block":
             for n, place, piece in reading.blocks(data, offset, k * WINDOW // c.block_bytes, c.block_bytes):
                 if text := self._decoding.decode(piece, file, place, counts):
@@ -313,21 +315,26 @@ class TextFiles:
                 raise UserError(f"{where()}: expected {{...}}, found {line[:40]!r}")
             yield n, place, *self._chosen(record, where, counts)
 
-    def _from_tsv(
-        self, file: TextFile, offset: int, data: bytes, counts: dict[str, int], header: list[str]
-    ) -> Iterator[Raw]:
+    def _from_tsv(self, file: TextFile, offset: int, data: bytes, counts: dict[str, int]) -> Iterator[Raw]:
         numbered = self.config.text.isdecimal()
-        if not numbered and not header:
-            header.extend(_header(file))
-        for n, (place, line) in enumerate(reading.lines(data, offset)):
+        # a line of tabs alone is a row of empty cells
+        for n, (place, line) in enumerate(reading.lines(data, offset, blank=b" \r")):
             if place == 0 and not numbered:
                 continue
             where = functools.partial(_place, file, place)
             cells = self._decoding.decode(line, file, place, counts).split("\t")
-            names = [str(i) for i in range(len(cells))] if numbered else header
+            names = [str(i) for i in range(len(cells))] if numbered else self._header(file)
             if len(cells) != len(names):
                 raise UserError(f"{where()}: {len(cells)} columns, expected {len(names)}")
             yield n, place, *self._chosen(dict(zip(names, cells, strict=True)), where, counts)
+
+    def _header(self, file: TextFile) -> list[str]:
+        """Names of a table's columns: its first line."""
+        if file.path not in self._headers:
+            with reading.opened(file) as handle:
+                line = handle.readline(reading.PEEK)
+            self._headers[file.path] = line.decode("utf-8-sig", "replace").rstrip("\r\n").split("\t")
+        return self._headers[file.path]
 
     def _rows(self, file: TextFile) -> list[int]:
         """Rows of every row group of a Parquet file."""
@@ -400,12 +407,6 @@ class TextFiles:
 def _place(file: TextFile, offset: int) -> str:
     """Where a line begins, for messages."""
     return f"{file.path}: byte {offset:,}{reading.line_of(file, offset)}"
-
-
-def _header(file: TextFile) -> Sequence[str]:
-    with reading.opened(file) as handle:
-        line = handle.readline(reading.PEEK)
-    return line.decode("utf-8-sig", "replace").rstrip("\r\n").split("\t")
 
 
 def _turned(document: Document) -> Document:

@@ -290,6 +290,7 @@ def render(
         dashes=DASHES,
         notes=_shared_notes(results["contrasts"]),
         methods=_methods(results["contrasts"]),
+        answers=_answers(results["contrasts"]),
         provenance=_provenance(results["runs"]),
     )
 
@@ -308,6 +309,16 @@ def script_json(data: Any) -> str:
     """JSON that is safe inside a script element: no `<`, `>`, `&` or line separators."""
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _answers(contrasts: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Contrasts that ask the same thing (over seeds, over text, as another ratio) together, the first one's answer
+    leading; the study's first contrast before the others."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for result in sorted(contrasts, key=lambda c: c["contrast"] != 0):
+        question = [result[key] for key in ("metric", "at", "axis", "from", "to", "where")]
+        found.setdefault(json.dumps(question, sort_keys=True), []).append(result)
+    return list(found.values())
 
 
 def _shared_notes(contrasts: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[int]]]:

@@ -4,10 +4,8 @@
 `<|endoftext|>`, which is bos, eos and pad; the 256 bytes follow, then the merges, so 50,257 ids are 50,000 merges. In
 text the characters `<|endoftext|>` are ordinary characters. Every text comes back exactly, whatever it holds.
 
-Two engines give the ids: `tokenizers`, which defines them, and `tiktoken` over the same merges, several times faster.
-Both have tables of Unicode of their own, so a code point is believed only after a line that holds it got the same
-ids from both; after the first difference everything is left to `tokenizers`. Refused: text with half a surrogate
-pair, and a vocabulary larger than the text has pairs for.
+Two engines give the ids (see `engines.py`). Refused: text with half a surrogate pair, and a vocabulary larger than the
+text has pairs for.
 """
 
 from __future__ import annotations
@@ -26,19 +24,11 @@ from pydantic import Field
 from lexarium.foundation.config import ComponentConfig, outside_identity
 from lexarium.foundation.files import Damaged, dumps, sha256_json
 from lexarium.foundation.types import Corpus, UserError
+from lexarium.tokens.subword.engines import CheckedEngine, byte_characters, tiktoken_engine
 from lexarium.tokens.subword.training_text import TrainingText
 from lexarium.tokens.tokenizers import FILE, first_characters
 
 END = "<|endoftext|>"
-PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
-"""How `tiktoken` cuts words for GPT-2; the same language as the pattern of `tokenizers`."""
-
-
-def byte_characters() -> dict[str, int]:
-    """Character -> byte, as byte-level vocabularies write them: printable ones as themselves, others from U+0100 on."""
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    hidden = [b for b in range(256) if b not in shown]
-    return {chr(b): b for b in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}
 
 
 def refuse_surrogates(text: str) -> None:
@@ -146,7 +136,7 @@ class ByteLevelBPE(_Bytes):
                 f" {found:,} only; use tokenizer.vocab_size={found} or less, or more text"
             )
         self._record = text.record
-        self._set(tokenizer)
+        self._set(tokenizer, tokenizer.to_str())
 
     def load(self, folder: Path) -> None:
         """Read what `dump` wrote to `folder/tokenizer.json`."""
@@ -154,22 +144,25 @@ class ByteLevelBPE(_Bytes):
 
         path = folder / FILE
         try:
-            tokenizer = Tokenizer.from_file(str(path))
+            text = path.read_text(encoding="utf-8")
+            tokenizer = Tokenizer.from_str(text)
         except Exception as error:  # the library raises plain Exception
             raise Damaged(f"{path}: not a tokenizer file ({error})") from None
-        self._set(tokenizer)
+        self._set(tokenizer, text)
 
-    def _set(self, tokenizer: Any) -> None:
+    def _set(self, tokenizer: Any, text: str) -> None:
+        """Take in a tokenizer, which `text` describes as its file does."""
         tokenizer.encode_special_tokens = True  # in text their characters are ordinary
         self._reference = tokenizer
-        model = json.loads(tokenizer.to_str())["model"]
-        byte_of, ordered = byte_characters(), sorted(model["vocab"].items(), key=lambda item: item[1])
+        model = json.loads(text)["model"]
+        ordered = sorted(model["vocab"].items(), key=lambda item: item[1])
         if model["type"] != "BPE" or not ordered or ordered[0][0] != END:
             raise Damaged(
                 f"{FILE}: expected byte-level BPE whose id 0 is {END}, found a {model['type']} model"
             )
         self.symbols = [symbol for symbol, _ in ordered]
-        self.tokens = [b"", *(bytes(byte_of[c] for c in symbol) for symbol in self.symbols[1:])]
+        bytes_of = str.maketrans({c: chr(b) for c, b in byte_characters().items()})
+        self.tokens = [b"", *(symbol.translate(bytes_of).encode("latin-1") for symbol in self.symbols[1:])]
         self._merges = model["merges"]
         self.__dict__.pop("_lengths", None)
         self.__dict__.pop("_engine", None)
@@ -200,53 +193,16 @@ class ByteLevelBPE(_Bytes):
         if self.config.engine == "tokenizers":
             return self._slow
         try:
-            import tiktoken
+            return CheckedEngine(tiktoken_engine(self.tokens), self._slow)
         except ImportError:
             if self.config.engine == "tiktoken":
                 raise UserError(
                     "tokenizer.engine: tiktoken is not installed: pip install 'lexarium[spm]', or leave engine: auto"
                 ) from None
             return self._slow
-        ranks = {token: i for i, token in enumerate(self.tokens) if token}
-        fast = tiktoken.Encoding("lexarium", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
-        return _Checked(fast.encode_ordinary, self._slow)
 
     def _slow(self, text: str) -> list[int]:
         return self._reference.encode(text, add_special_tokens=False).ids
-
-
-class _Checked:
-    """A fast engine, believed for the code points on which it agreed with the reference."""
-
-    def __init__(self, fast: Any, reference: Any) -> None:
-        self._fast, self._reference = fast, reference
-        self._known = np.zeros(0x110000, dtype=bool)
-        self.agrees = True
-        self._compare("".join(a + chr(b) for b in range(128) for a in ("", " ", "x", "1", ".", "\n")))
-        self._known[:128] = True
-
-    def __call__(self, text: str) -> list[int]:
-        if self.agrees and not text.isascii():
-            self._look(text)
-        return self._fast(text) if self.agrees else self._reference(text)
-
-    def _look(self, text: str) -> None:
-        """Compare the engines on the lines that hold code points not met before."""
-        points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-        new = ~self._known[points]
-        if not new.any():
-            return
-        done = 0
-        for place in np.flatnonzero(new).tolist():
-            if place < done or self._known[points[place]]:
-                continue
-            start, stop = text.rfind("\n", 0, place) + 1, text.find("\n", place)
-            done = len(text) if stop < 0 else stop
-            self._compare(text[max(start, place - 2000) : min(done, place + 2000)])
-            self._known[points[max(start, place - 2000) : min(done, place + 2000)]] = True
-
-    def _compare(self, text: str) -> None:
-        self.agrees = self.agrees and self._fast(text) == self._reference(text)
 
 
 class ByteTokenizer(_Bytes):

@@ -16,7 +16,8 @@ from pydantic import Field
 from lexarium.foundation.config import ComponentConfig, outside_identity
 from lexarium.foundation.files import Damaged, sha256_file, sha256_json
 from lexarium.foundation.types import Corpus, UserError
-from lexarium.tokens.subword.bpe import END, byte_characters, refuse_surrogates
+from lexarium.tokens.subword.bpe import END, refuse_surrogates
+from lexarium.tokens.subword.engines import byte_characters
 from lexarium.tokens.tokenizers import CONFIG_FILE, FILE
 
 
