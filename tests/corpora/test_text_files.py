@@ -42,7 +42,6 @@ def texts(found: TextFiles) -> list[str]:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of 64 bytes, looking 16 bytes ahead: a small file has many of both."""
     monkeypatch.setattr(reading, "WINDOW", 64)
-    monkeypatch.setattr("lexarium.corpora.text_files.WINDOW", 64)
     monkeypatch.setattr(reading, "PEEK", 16)
 
 

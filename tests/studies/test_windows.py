@@ -18,7 +18,7 @@ from lexarium.foundation.config import resolved
 from lexarium.foundation.types import Result
 from lexarium.studies.compare import Contrast, collect, compare
 from lexarium.studies.gaps import gaps
-from lexarium.studies.intervals import block_effect, effect, noise_floor
+from lexarium.studies.intervals import block_effect, effect, noise_floor, t_interval
 from lexarium.studies.run_files import RunFiles
 from lexarium.studies.windows import Windows, blocks_of
 
@@ -368,7 +368,8 @@ def test_the_hash_of_windows_is_no_metric_to_show(tmp_path: Path) -> None:
 
 
 def test_equal_blocks_are_the_plain_bootstrap_of_block_means() -> None:
-    """12 documents of 5 windows: percentile interval of the mean of document differences, by scipy; closed-form error."""
+    """12 documents of 5 windows: interval of the mean of document differences, by scipy; closed-form error; and the
+    t interval, which the expansion aims at."""
     from scipy.stats import bootstrap
 
     random = np.random.default_rng(3)
@@ -377,12 +378,23 @@ def test_equal_blocks_are_the_plain_bootstrap_of_block_means() -> None:
     found = block_effect(a, b, np.ones(60), np.repeat(np.arange(12), 5))
     means = (b - a).reshape(12, 5).mean(1)
     assert found.estimate == pytest.approx(means.mean())
+    level = _expanded(0.95, 12)
+    assert level == pytest.approx(0.9785, abs=1e-4)
+    random = np.random.default_rng(0)
     expected = bootstrap(
-        (means,), np.mean, method="percentile", n_resamples=40_000, rng=np.random.default_rng(0)
+        (means,), np.mean, method="percentile", n_resamples=40_000, confidence_level=level, rng=random
     )
     spread = expected.standard_error
-    assert found.interval == pytest.approx(tuple(expected.confidence_interval), abs=0.05 * spread)
+    assert found.interval == pytest.approx(tuple(expected.confidence_interval), abs=0.07 * spread)
+    assert found.interval == pytest.approx(t_interval(means.tolist()), abs=0.2 * spread)
     assert found.standard_error == pytest.approx(means.std() / np.sqrt(12), rel=0.03)
+
+
+def _expanded(confidence: float, n: int) -> float:
+    """The nominal level at which a percentile interval of n normal values is as long as the t interval."""
+    from scipy.stats import norm, t
+
+    return 1 - 2 * norm.sf(np.sqrt(n / (n - 1)) * t.ppf(0.5 + confidence / 2, n - 1))
 
 
 def test_the_ratio_of_sums_against_a_naive_bootstrap() -> None:
@@ -400,8 +412,8 @@ def test_the_ratio_of_sums_against_a_naive_bootstrap() -> None:
     ):
         found = block_effect(a, b, counts, blocks, form=form, confidence=0.9)
         drawn = [value(np.concatenate([places[g] for g in random.integers(0, 9, 9)])) for _ in range(6000)]
-        width = np.std(drawn)
-        assert found.interval == pytest.approx(tuple(np.quantile(drawn, [0.05, 0.95])), abs=0.1 * width)
+        width, tail = np.std(drawn), (1 - _expanded(0.9, 9)) / 2
+        assert found.interval == pytest.approx(tuple(np.quantile(drawn, [tail, 1 - tail])), abs=0.15 * width)
         assert found.standard_error == pytest.approx(width, rel=0.05)
 
 

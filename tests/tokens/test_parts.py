@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lexarium.corpora import reading
+from lexarium.corpora.text_files import TextFiles
 from lexarium.foundation import registry
 from lexarium.foundation.config import Source, validate
 from lexarium.foundation.files import read_json
@@ -25,7 +26,7 @@ from lexarium.tokens.store import TokenStore
 
 def data(path: Path | list[str], tokenizer: str = "byte", **options: Any) -> tuple[Any, Any]:
     given = {"type": "text_files", "path": str(path) if isinstance(path, Path) else path, **options}
-    corpus = validate(registry.find("corpus", "text_files").Config, Source(given))
+    corpus = validate(TextFiles.Config, Source(given))
     return corpus, registry.find("tokenizer", tokenizer).Config()
 
 
@@ -43,7 +44,6 @@ def contents(store: TokenStore) -> dict[str, str]:
 def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Some 40 windows of 2 KiB."""
     monkeypatch.setattr(reading, "WINDOW", 2048)
-    monkeypatch.setattr("lexarium.corpora.text_files.WINDOW", 2048)
     random = generator(0, "book")
     path = tmp_path / "book.txt"
     path.write_text("".join(f"line {i} {'w' * int(random.integers(1, 60))} é\n" for i in range(2000)))
@@ -250,7 +250,7 @@ def test_a_sample_is_taken_evenly(tmp_path: Path) -> None:
     assert record["bytes"] == pytest.approx(100_000, rel=0.15)
     from lexarium.tokens.subword.training_text import TrainingText
 
-    text = TrainingText(registry.find("corpus", "text_files")(corpus), ("train",), 100_000)
+    text = TrainingText(TextFiles(corpus), ("train",), 100_000)
     places = [int(piece[:8]) for piece in text]
     assert (
         min(places) < 4_000
@@ -267,7 +267,7 @@ def test_a_sample_does_not_meet_what_is_held_out(tmp_path: Path, seed: int) -> N
     path = tmp_path / "a.txt"
     path.write_text("".join(f"{i:08d} some words of a line\n" for i in range(20_000)))
     corpus, _ = data(path, block_bytes=1024, split={"val": 0.05, "seed": seed})
-    text = TrainingText(registry.find("corpus", "text_files")(corpus), ("train",), path.stat().st_size // 20)
+    text = TrainingText(TextFiles(corpus), ("train",), path.stat().st_size // 20)
     assert sum(len(piece) for piece in text) == pytest.approx(path.stat().st_size / 20, rel=0.2)
 
 

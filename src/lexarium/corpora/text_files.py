@@ -29,7 +29,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from lexarium.corpora import reading
-from lexarium.corpora.reading import BLANK_LINE, LINE, WINDOW, Decoding, TextFile
+from lexarium.corpora.reading import BLANK_LINE, LINE, Decoding, TextFile
 from lexarium.corpora.splits import SplitConfig, Splitter, field_of
 from lexarium.foundation.config import ComponentConfig, outside_identity
 from lexarium.foundation.files import sha256_json
@@ -67,7 +67,7 @@ class TextFiles:
         """Keys or columns kept with every document."""
         documents: Literal["block", "line", "blank_line", "file"] = "block"
         """What is a document of plain text."""
-        block_bytes: int = Field(1 << 14, ge=1 << 10, le=WINDOW)
+        block_bytes: int = Field(1 << 14, ge=1 << 10, le=reading.WINDOW)
         """Size of a block; it ends at the next line end. A power of two."""
         undecodable: Literal["refuse", "replace", "drop"] = "refuse"
         """Bytes that are not UTF-8, and NUL: refuse, or mend and count."""
@@ -189,8 +189,10 @@ class TextFiles:
             yield Part(str(file.path), file.size, (number, -1), file.identity)
         else:
             for k in range(reading.count_windows(file)):
-                size = min(WINDOW, file.size - k * WINDOW)
-                yield Part(f"{file.path}, bytes from {k * WINDOW:,}", size, (number, k), file.identity)
+                size = min(reading.WINDOW, file.size - k * reading.WINDOW)
+                yield Part(
+                    f"{file.path}, bytes from {k * reading.WINDOW:,}", size, (number, k), file.identity
+                )
 
     def read(self, part: Part, counts: dict[str, int]) -> Iterator[tuple[str, Document]]:
         """(split, document) of one part; `counts` takes up what was mended."""
@@ -285,7 +287,9 @@ class TextFiles:
         elif file.format == "tsv":
             yield from self._from_tsv(file, offset, data, counts)
         elif c.documents == "block":
-            for n, place, piece in reading.blocks(data, offset, k * WINDOW // c.block_bytes, c.block_bytes):
+            for n, place, piece in reading.blocks(
+                data, offset, k * reading.WINDOW // c.block_bytes, c.block_bytes
+            ):
                 if text := self._decoding.decode(piece, file, place, counts):
                     yield n, place, text, {}
         else:

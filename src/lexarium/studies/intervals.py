@@ -11,9 +11,10 @@ is (b - a) / ((a + b) / 2), which is 2 tanh(log(b / a) / 2).
   bootstrap interval (Efron, JASA 82:171, 1987; the one reported from `SMALL_FOR_BOOTSTRAP` seeds on)
   and Hedges' g with the exact small-sample factor (Hedges, Journal of Educational Statistics 6:107,
   1981); paired: the mean difference over its own sd.
-* `block_effect`: the same forms from paired sums over windows, with the percentile interval of a block bootstrap:
-  whole documents, or stretches of text, are drawn with replacement, because neighbouring windows are dependent
-  (Kunsch, Annals of Statistics 17:1217, 1989; documents as blocks are a cluster bootstrap).
+* `block_effect`: the same forms from paired sums over windows, with the expanded percentile interval of a block
+  bootstrap (Hesterberg, The American Statistician 69:371, 2015): whole documents, or stretches of text, are
+  drawn with replacement, because neighbouring windows are dependent (Kunsch, Annals of Statistics 17:1217,
+  1989; documents as blocks are a cluster bootstrap).
 * Holm (Scandinavian Journal of Statistics 6:65, 1979) or Benjamini-Hochberg (JRSS B 57:289, 1995).
 
 Whatever has no meaning (an interval from one seed, an effect size without spread) is None with a
@@ -173,16 +174,24 @@ def block_effect(
         part = values[start : start + size]
         counts = random.multinomial(n, np.full(n, 1 / n), len(part))  # how often each block is drawn
         part[:] = _block_statistic(counts @ sums, form)
-    tail = (1 - confidence) / 2
+    tail = _expanded_tail(confidence, n)
     low, high = np.quantile(values, [tail, 1 - tail])
     found.interval = found.bootstrap_interval = (float(low), float(high))
     found.interval_method = found.bootstrap_method = (
-        f"percentile bootstrap over {of} ({BLOCK_RESAMPLES:,} resamples of {n} blocks)"
+        f"percentile bootstrap over {of}, expanded for few of them ({BLOCK_RESAMPLES:,} resamples of {n} blocks)"
     )
     found.standard_error = float(values.std(ddof=1))
     if n < FEW_BLOCKS:
         found.notes.append(f"Only {n} blocks ({of}): an interval over so few covers less than it says.")
     return found
+
+
+def _expanded_tail(confidence: float, n: int) -> float:
+    """The tail of n blocks' resampled values that an interval leaves out on each side: so much that it is, for a mean
+    of normal values, the t interval (Hesterberg, The American Statistician 69:371, 2015)."""
+    from scipy.special import ndtr
+
+    return float(ndtr(-math.sqrt(n / (n - 1)) * _quantile(confidence, n - 1)))
 
 
 def _block_statistic(sums: np.ndarray, form: Form) -> np.ndarray:

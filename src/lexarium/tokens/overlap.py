@@ -8,6 +8,7 @@ cross documents. Cost: a few passes over the ids in numpy, one part at a time; m
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +22,13 @@ NGRAM = 13
 """Tokens of a stretch; 13 is what Brown et al. (2020, appendix C) look for between training and test data."""
 DOCUMENTS = 1 << 22
 GRAMS = 1 << 16
-STRETCH = 1 << 22
-_ODD = np.uint64(0x9E3779B97F4A7C15)
+STRETCH = 1 << 20
+_BASE = 0x9E3779B97F4A7C15
+"""Odd, so that it has an inverse modulo 2^64."""
+_INVERSE = pow(_BASE, -1, 1 << 64)
 _TABLE_BITS = 20
+
+Places = np.ndarray | slice
 
 
 def overlap(folder: Path, splits: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -71,10 +76,7 @@ def _documents(folder: Path, entry: dict[str, Any], share: int) -> np.ndarray:
     """Sorted distinct hashes of the documents, of one in `share` of all hashes."""
     found = []
     for ids, offsets in _stretches(folder, entry):
-        lengths = np.diff(offsets)
-        place = np.arange(len(ids), dtype=np.uint64) - np.repeat(offsets[:-1], lengths).astype(np.uint64)
-        mixed = _mix(ids + np.uint64(1) + _mix(place + np.uint64(1)))
-        hashes = _mix(np.add.reduceat(mixed, offsets[:-1]) + lengths.astype(np.uint64))
+        hashes = _mix(_spans(ids, offsets[:-1], offsets[1:]) + np.diff(offsets).astype(np.uint64))
         found.append(hashes[hashes % np.uint64(share) == 0])
     return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.uint64)
 
@@ -86,20 +88,39 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
+@functools.lru_cache(maxsize=2)
+def _powers(base: int, n: int) -> np.ndarray:
+    """(n,) base^0, base^1, ... modulo 2^64."""
+    found = np.full(n, base, dtype=np.uint64)
+    found[0] = 1
+    return np.multiply.accumulate(found, out=found)
+
+
+def _spans(ids: np.ndarray, starts: Places, stops: Places) -> np.ndarray:
+    """Polynomial hash of every span of ids: the sum of (id + 1) BASE^i modulo 2^64, i counted from the span's start
+    (Karp and Rabin 1987): from the sums up to every place, in a few passes whatever the length of the spans."""
+    size = 1 << (max(STRETCH, len(ids)) - 1).bit_length()
+    sums = np.zeros(len(ids) + 1, dtype=np.uint64)
+    np.cumsum((ids + np.uint64(1)) * _powers(_BASE, size)[: len(ids)], out=sums[1:])
+    return (sums[stops] - sums[starts]) * _powers(_INVERSE, size)[starts]
+
+
 def _grams(ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Hashes of the n-grams that lie within one document."""
-    if len(ids) < NGRAM:
-        return np.zeros(0, dtype=np.uint64)
     n = len(ids) - NGRAM + 1
-    hashes = np.zeros(n, dtype=np.uint64)
-    for j in range(NGRAM):
-        hashes *= _ODD
-        hashes += ids[j : j + n]
-    crossing = np.zeros(n, dtype=bool)
+    if n < 1:
+        return np.zeros(0, dtype=np.uint64)
+    hashes = _spans(ids, slice(0, n), slice(NGRAM, None))
+    inside = np.ones(n, dtype=bool)
     for j in range(1, NGRAM):
         places = offsets[1:-1] - j
-        crossing[places[(places >= 0) & (places < n)]] = True
-    return _mix(hashes[~crossing])
+        inside[places[(places >= 0) & (places < n)]] = False
+    return hashes[inside]
+
+
+def _place(hashes: np.ndarray) -> np.ndarray:
+    """Where a hash stands in the table of known ones: from its highest bits, which all tokens reach."""
+    return (hashes >> np.uint64(64 - _TABLE_BITS)).astype(np.int64)
 
 
 def _shared_grams(folder: Path, train: dict[str, Any], others: dict[str, dict[str, Any]]) -> dict[str, float]:
@@ -108,19 +129,19 @@ def _shared_grams(folder: Path, train: dict[str, Any], others: dict[str, dict[st
     for name, entry in others.items():
         share = np.uint64(max(1, entry["tokens"] // GRAMS))
         found = [
-            h[h % share == 0] for h in (_grams(*stretch) for stretch in _stretches(folder / name, entry))
+            h[_mix(h) % share == 0]
+            for h in (_grams(*stretch) for stretch in _stretches(folder / name, entry))
         ]
         wanted[name] = np.concatenate([np.zeros(0, dtype=np.uint64), *found])
     if not any(len(grams) for grams in wanted.values()):
         return {}
-    low = np.uint64((1 << _TABLE_BITS) - 1)
     known = np.unique(np.concatenate(list(wanted.values())))
     table = np.zeros(1 << _TABLE_BITS, dtype=bool)
-    table[(known & low).astype(np.int64)] = True
+    table[_place(known)] = True
     seen = np.zeros(len(known), dtype=bool)
     for stretch in _stretches(folder / "train", train):
         hashes = _grams(*stretch)
-        hashes = hashes[table[(hashes & low).astype(np.int64)]]
+        hashes = hashes[table[_place(hashes)]]
         place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
         seen[place[known[place] == hashes]] = True
     return {

@@ -24,6 +24,10 @@ FIRST_BYTES = (*range(0x80), *range(0xC2, 0xF5))
 """Those a character of UTF-8 can begin with."""
 
 
+ALIKE, DIFFERENT, UNKNOWN = range(3)
+"""What is known of a code point's class in both engines."""
+
+
 def byte_characters() -> dict[str, int]:
     """Character -> byte, as byte-level vocabularies write them: printable ones as themselves, others from U+0100 on."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -75,24 +79,25 @@ class CheckedEngine:
         alike: Callable[[np.ndarray], np.ndarray] = classed_alike,
     ) -> None:
         self._fast, self._reference, self._alike = fast, reference, alike
-        self._asked, self._differs = np.zeros(0x110000, dtype=bool), np.zeros(0x110000, dtype=bool)
+        self._state = np.full(0x110000, UNKNOWN, dtype=np.uint8)
         self._ask(np.arange(128))
-        self._ascii = not self._differs.any()
+        self._ascii = not self.differing
 
     def __call__(self, text: str) -> list[int]:
         """Ids. Raises UnicodeEncodeError for half a surrogate pair."""
         if self._ascii and text.isascii():
             return self._fast(text)
         points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-        if not self._asked[points].all():
-            self._ask(np.unique(points[~self._asked[points]]))
-        return (self._reference if self._differs[points].any() else self._fast)(text)
+        states = self._state[points]
+        if states.max(initial=ALIKE) == UNKNOWN:
+            self._ask(np.unique(points[states == UNKNOWN]))
+            states = self._state[points]
+        return (self._reference if states.max(initial=ALIKE) == DIFFERENT else self._fast)(text)
 
     def _ask(self, points: np.ndarray) -> None:
-        self._asked[points] = True
-        self._differs[points] = ~self._alike(points)
+        self._state[points] = np.where(self._alike(points), ALIKE, DIFFERENT)
 
     @property
     def differing(self) -> list[int]:
         """Code points met so far that the engines class differently."""
-        return np.flatnonzero(self._differs).tolist()
+        return np.flatnonzero(self._state == DIFFERENT).tolist()
