@@ -304,44 +304,48 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_text_files_killed_and_gone_on(tmp_path: Path, workers: int) -> None:
-    """Several files of text; the whole group of processes is killed after the first records, then after some more."""
-    texts = tmp_path / "texts"
-    texts.mkdir()
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A folder of six files of text, and what a preparation that nobody disturbs makes of it."""
+    folder = tmp_path_factory.mktemp("text") / "texts"
+    folder.mkdir()
     random = generator(1, "text")
     for i in range(6):
-        words = [f"w{n}" for n in random.integers(0, 500, 120_000)]
-        (texts / f"{i}.txt").write_text(
-            "\n".join(" ".join(words[j : j + 12]) for j in range(0, len(words), 12))
-        )
+        words = [f"w{n}" for n in random.integers(0, 500, 60_000)]
+        lines = (" ".join(words[j : j + 12]) for j in range(0, len(words), 12))
+        (folder / f"{i}.txt").write_text("\n".join(lines))
+    corpus = registry.find("corpus", "text_files").Config(path=str(folder))
+    tokenizer = registry.find("tokenizer", "bpe").Config(vocab_size=400, sample_bytes=20_000)
+    return folder, contents(prepare(corpus, tokenizer, folder.parent / "stores"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_text_files_killed_and_gone_on(
+    texts: tuple[Path, dict[str, str]], tmp_path: Path, workers: int
+) -> None:
+    """The whole group of processes is killed after the first records, then after some more."""
+    folder, whole = texts
     script = tmp_path / "child.py"
     script.write_text(TEXT_CHILD)
 
-    def begin(name: str) -> subprocess.Popen:
-        command = [sys.executable, str(script), str(texts), str(tmp_path / name), str(workers)]
+    def begin() -> subprocess.Popen:
+        command = [sys.executable, str(script), str(folder), str(tmp_path), str(workers)]
         return subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
 
-    def store(name: str) -> TokenStore:
-        (folder,) = (tmp_path / name / "stores").iterdir()
-        return TokenStore(folder)
-
-    whole = begin("whole")
-    _, errors = whole.communicate(timeout=300)
-    assert whole.returncode == 0, errors
     killed = 0
     for goal in (1, 3):
-        process, deadline = begin("killed"), time.monotonic() + 120
-        while finished_parts(tmp_path / "killed" / "stores") < goal and process.poll() is None:
+        process, deadline = begin(), time.monotonic() + 120
+        while finished_parts(tmp_path / "stores") < goal and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.002)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             killed += 1
         process.communicate()
-    process = begin("killed")
+    process = begin()
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    assert killed and contents(store("killed")) == contents(store("whole"))
+    (store,) = (tmp_path / "stores").iterdir()
+    assert killed and contents(TokenStore(store)) == whole
