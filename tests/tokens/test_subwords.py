@@ -289,7 +289,7 @@ def test_a_damaged_file_is_told(tmp_path: Path) -> None:
     save_tokenizer(known("bpe"), tmp_path)
     path = tmp_path / "tokenizer.json"
     path.write_text(path.read_text()[:500])
-    with pytest.raises(Damaged, match="not a tokenizer file"):
+    with pytest.raises(Damaged, match="not a file of byte-level BPE"):
         open_tokenizer(config("bpe"), tmp_path)
 
 

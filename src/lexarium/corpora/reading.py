@@ -336,22 +336,23 @@ class Decoding:
             _count(counts, "undecodable", text.count("\ufffd") - data.count(b"\xef\xbf\xbd"))
             if self.undecodable == "drop":
                 text = data.decode("utf-8", "ignore")
-        return self.mend(text, lambda: f"{file.path}: from byte {offset:,}{line_of(file, offset)}", counts)
+        return self._tidy(text, lambda: f"{file.path}: from byte {offset:,}{line_of(file, offset)}", counts)
 
     def mend(self, text: str, where: Callable[[], str], counts: dict[str, int]) -> str:
         """The same for text that was decoded by somebody else; `where()` names its place in messages."""
-        if "\0" in text:
-            self._refuse(where, "a NUL character; is it UTF-16, or no text?")
-            _count(counts, "nul", text.count("\0"))
-            text = text.replace("\0", "\ufffd" if self.undecodable == "replace" else "")
-        if text.isascii():
-            return text
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
             self._refuse(where, "half a surrogate pair, which is no character;")
             text, n = re.subn("[\ud800-\udfff]", "\ufffd" if self.undecodable == "replace" else "", text)
             _count(counts, "surrogates", n)
+        return self._tidy(text, where, counts)
+
+    def _tidy(self, text: str, where: Callable[[], str], counts: dict[str, int]) -> str:
+        if "\0" in text:
+            self._refuse(where, "a NUL character; is it UTF-16, or no text?")
+            _count(counts, "nul", text.count("\0"))
+            text = text.replace("\0", "\ufffd" if self.undecodable == "replace" else "")
         if self.separators == "newline" and ("\u2028" in text or "\u2029" in text):
             _count(counts, "separators", text.count("\u2028") + text.count("\u2029"))
             text = text.replace("\u2028", "\n").replace("\u2029", "\n")

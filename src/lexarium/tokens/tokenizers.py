@@ -19,7 +19,6 @@ change a store's identity.
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -260,8 +259,9 @@ class CharacterTokenizer(Vocabulary):
 
 
 def is_tokenizer_file(folder: Path) -> bool:
-    """True where `load` would find something to read."""
+    """True where `load` would find a whole file to read."""
     try:
-        return "model" in json.loads((folder / FILE).read_text(encoding="utf-8"))
+        text = (folder / FILE).read_text(encoding="utf-8")
     except (OSError, ValueError):
         return False
+    return '"model"' in text and text.rstrip().endswith("}")

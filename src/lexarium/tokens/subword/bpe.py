@@ -23,7 +23,7 @@ from pydantic import Field
 
 from lexarium.foundation.config import ComponentConfig, outside_identity
 from lexarium.foundation.files import Damaged, dumps, sha256_json
-from lexarium.foundation.types import Corpus, UserError
+from lexarium.foundation.types import Corpus, UserError, gist
 from lexarium.tokens.subword.engines import CheckedEngine, byte_characters, tiktoken_engine
 from lexarium.tokens.subword.training_text import TrainingText
 from lexarium.tokens.tokenizers import FILE, first_characters
@@ -136,36 +136,38 @@ class ByteLevelBPE(_Bytes):
                 f" {found:,} only; use tokenizer.vocab_size={found} or less, or more text"
             )
         self._record = text.record
-        self._set(tokenizer, tokenizer.to_str())
+        self._set(tokenizer.to_str())
 
     def load(self, folder: Path) -> None:
         """Read what `dump` wrote to `folder/tokenizer.json`."""
-        from tokenizers import Tokenizer
-
         path = folder / FILE
         try:
-            text = path.read_text(encoding="utf-8")
-            tokenizer = Tokenizer.from_str(text)
-        except Exception as error:  # the library raises plain Exception
-            raise Damaged(f"{path}: not a tokenizer file ({error})") from None
-        self._set(tokenizer, text)
+            self._set(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Damaged(
+                f"{path}: not a file of byte-level BPE whose id 0 is {END} ({gist(error)})"
+            ) from None
 
-    def _set(self, tokenizer: Any, text: str) -> None:
-        """Take in a tokenizer, which `text` describes as its file does."""
-        tokenizer.encode_special_tokens = True  # in text their characters are ordinary
-        self._reference = tokenizer
+    def _set(self, text: str) -> None:
+        """Take in what a tokenizer's file says."""
         model = json.loads(text)["model"]
         ordered = sorted(model["vocab"].items(), key=lambda item: item[1])
-        if model["type"] != "BPE" or not ordered or ordered[0][0] != END:
-            raise Damaged(
-                f"{FILE}: expected byte-level BPE whose id 0 is {END}, found a {model['type']} model"
-            )
         self.symbols = [symbol for symbol, _ in ordered]
+        if model["type"] != "BPE" or self.symbols[0] != END or ordered[-1][1] != len(ordered) - 1:
+            raise ValueError(f"a {model['type']} model of {len(ordered):,} tokens")
         bytes_of = str.maketrans({c: chr(b) for c, b in byte_characters().items()})
         self.tokens = [b"", *(symbol.translate(bytes_of).encode("latin-1") for symbol in self.symbols[1:])]
-        self._merges = model["merges"]
-        self.__dict__.pop("_lengths", None)
-        self.__dict__.pop("_engine", None)
+        self._merges, self._text = model["merges"], text
+        for made in ("_lengths", "_engine", "_reference"):
+            self.__dict__.pop(made, None)
+
+    @cached_property
+    def _reference(self) -> Any:
+        from tokenizers import Tokenizer
+
+        found = Tokenizer.from_str(self._text)
+        found.encode_special_tokens = True  # in text their characters are ordinary
+        return found
 
     def fingerprint(self) -> str:
         """Hash of vocabulary and merges."""
@@ -173,7 +175,7 @@ class ByteLevelBPE(_Bytes):
 
     def dump(self) -> str:
         """Contents of `tokenizer.json`."""
-        return str(self._reference.to_str())
+        return self._text
 
     def files(self) -> dict[str, str]:
         """What it was trained on."""
