@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -166,8 +167,6 @@ def test_the_ids_are_those_of_the_recipe() -> None:
 
 def max_pair() -> bytes:
     """The commonest pair of bytes within words, counted by hand."""
-    import regex
-
     counts: dict[bytes, int] = {}
     for text in sample():
         for word in regex.findall(
@@ -197,9 +196,13 @@ def _class_alike(points: list[str]) -> None:
     checked = known("bpe")._engine
     for start in range(0, len(points), 50_000):
         asked = np.array([ord(c) for c in points[start : start + 50_000]])
-        alike = engines.classed_alike(asked)
-        text = "".join(f"a{chr(c)} {chr(c)}1{chr(c)}.{chr(c)}{chr(c)}\n" for c in asked[alike])
-        assert checked._fast(text) == checked._reference(text)
+        kinds = engines.classes(asked)
+        assert [bool(regex.match(r"\s", chr(c))) for c in asked] == (kinds == engines.SPACE).tolist()
+        alike = kinds != engines.DIFFERENT
+        text = "".join(
+            f"a{chr(c)} {chr(c)}1{chr(c)}.{chr(c)}{chr(c)}\n{chr(c)} {chr(c)}a" for c in asked[alike]
+        )
+        assert checked(text) == checked._reference(text)
         assert alike.mean() > 0.99
 
 
@@ -220,8 +223,6 @@ def test_both_engines_class_every_code_point_alike() -> None:
 def test_the_probes_show_every_class() -> None:
     """What `regex` says of a code point's class, both engines' ids say too; white space is joined with none."""
     pytest.importorskip("tiktoken")
-    import regex
-
     for c in (*b"a7 .\n", 0xE9, 0x0663, 0x3000, 0x20AC, 0x1F600, 0x05D0, 0x0301, 0xBD):
         where = {"x": r"\p{L}", "1": r"\p{N}", ".": r"[^\s\p{L}\p{N}]"}
         for before, kind in where.items():
@@ -237,25 +238,41 @@ def test_a_difference_between_engines_leaves_its_text_to_the_reference() -> None
     wrong = lambda text: [0 if c == "\u1234" else ord(c) for c in text]
     asked: list[int] = []
 
-    def alike(points: np.ndarray) -> np.ndarray:
+    def classes(points: np.ndarray) -> np.ndarray:
         asked.extend(points.tolist())
-        return engines.classed_alike(points, lambda: (wrong, reference))
+        return engines.classes(points, lambda: (wrong, reference))
 
-    engine = engines.CheckedEngine(wrong, reference, alike)
-    for text in ("plain é text", "x\nthe \u1234 line\ny", "plain é text", "ascii", "é \u1234"):
+    engine = engines.CheckedEngine(wrong, reference, classes)
+    texts = ("plain é text", "x\nthe \u1234 line\ny", "plain é text", "ascii", "é \u1234")
+    for text in texts:
         assert engine(text) == reference(text)
     assert engine.differing == [0x1234]
-    assert asked == [*range(128), 0xE9, 0x1234], "each is asked about once"
+    assert sorted(asked) == sorted({ord(c) for c in "".join(texts)}), "each is asked about once"
     with pytest.raises(UnicodeEncodeError):
         engine("half a pair \ud800")
 
 
-def test_engines_that_differ_on_ascii_are_told_apart_too() -> None:
-    reference = lambda text: [ord(c) for c in text]
-    wrong = lambda text: [0 if c == "7" else ord(c) for c in text]
-    alike = lambda points: engines.classed_alike(points, lambda: (wrong, reference))
-    engine = engines.CheckedEngine(wrong, reference, alike)
-    assert engine("1234567") == reference("1234567") and engine("123") == reference("123")
+SPACES = ["\n", " ", "\t", "\r", "\x0b", "\x85", "\xa0", "\u2003", "\u2028", "\u3000", "\u200b"]
+
+
+PARTS = [*SPACES, *SPACES, "a", "Wörter", "7", "42", ".", "'s", "'", "—", "é"]
+
+
+@cache
+def _of_spaces() -> Any:
+    """A tokenizer whose merges join white space with itself and with what follows, so that its ids show every cut."""
+    random = np.random.default_rng(0)
+    tokenizer = registry.find("tokenizer", "bpe")(config("bpe", vocab_size=900))
+    tokenizer.train(Texts(["".join(random.choice(PARTS, 400)) for _ in range(60)]))
+    return tokenizer
+
+
+@settings(max_examples=300, deadline=None)
+@given(parts=st.lists(st.sampled_from(PARTS)))
+def test_white_space_is_cut_as_the_reference_cuts_it(parts: list[str]) -> None:
+    pytest.importorskip("tiktoken")
+    tokenizer, text = _of_spaces(), "".join(parts)
+    assert tokenizer.encode_ids(text).tolist() == tokenizer._slow(text)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="shared/data/text is not there")
