@@ -1,0 +1,102 @@
+"""How well a stream was cut: boundaries, word tokens, word types, kinds of errors.
+
+The measures of the `wordseg` package (Bernard et al. 2020), summed over utterances, with two deviations: positions count
+symbols, not characters (an IPA symbol has several), and a word type is a tuple of symbols ("t" + "ʃ" is not "tʃ").
+
+    boundary        cuts inside utterances; the headline ("no edges")
+    boundary_all    the same with the start and the end of each utterance, which are always right
+    token           words whose two edges are right, with none between
+    type            distinct words of the prediction against distinct words of the gold stream; depends on how many
+                    utterances are scored, so it is never compared across sizes
+    over, under     share of inside positions without a word boundary that were cut, and with one that were not
+                    (Coltekin and Nerbonne 2014)
+    exact           share of utterances with no mistake
+    errors          utterances chopped where prediction and gold agree: chunks of one word in both (correct), of one
+                    predicted and several gold words (under), of several and one (over), of several and several (mis)
+
+Precision, recall and F are 0 where they have no denominator; the counts beside them (`predicted`, `gold`, `hits`) tell.
+Cost: a few passes over the stream; types need one slice per word.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lexarium.evaluations.segmentation.stream import Stream
+
+
+def score(stream: Stream, cuts: np.ndarray) -> dict[str, float]:
+    """Every measure of (M,) bool `cuts`; what stands outside `stream.inside` is not looked at."""
+    gold, cut = stream.starts & stream.inside, cuts & stream.inside
+    hits, predicted, wanted = int((gold & cut).sum()), int(cut.sum()), int(gold.sum())
+    edges = 2 * stream.n_utterances
+    right, one, other = _words(stream, cut | stream.first, stream.starts)
+    found = {
+        **_named("boundary", hits, predicted, wanted),
+        **_named("boundary_all", hits + edges, predicted + edges, wanted + edges),
+        **_named("token", right, len(one), len(other)),
+        **_named("type", *_types(stream, one, other)),
+        "over": _share(predicted - hits, int(stream.inside.sum()) - wanted),
+        "under": _share(wanted - hits, wanted),
+        **_errors(stream, cut, gold),
+    }
+    wrong = np.bincount(stream.utterance[cut != gold], minlength=stream.n_utterances)
+    found["exact"] = float((wrong == 0).mean())
+    found["utterances"] = stream.n_utterances
+    return found
+
+
+def f_score(hits: float, predicted: float, wanted: float) -> float:
+    """2 hits / (predicted + wanted); 0 where both are 0."""
+    return _share(2 * hits, predicted + wanted)
+
+
+def words(stream: Stream, starts: np.ndarray) -> np.ndarray:
+    """(W, 2) int64: first position and the position behind the last of every word; `starts` (M,) bool holds each
+    utterance's first symbol."""
+    edges = np.flatnonzero(starts | stream.ends)
+    begin = starts[edges]
+    return np.stack([edges[:-1][begin[:-1]], edges[1:][begin[:-1]]], axis=1)
+
+
+def _words(stream: Stream, predicted: np.ndarray, gold: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    """How many words are in both, and the words of each."""
+    one, other = words(stream, predicted), words(stream, gold)
+    a, b = (w[:, 0] * len(stream) + w[:, 1] for w in (one, other))
+    return len(np.intersect1d(a, b, assume_unique=True)), one, other
+
+
+def _types(stream: Stream, one: np.ndarray, other: np.ndarray) -> tuple[int, int, int]:
+    symbols = stream.symbols
+    sets = [{symbols[a:b].tobytes() for a, b in w.tolist()} for w in (one, other)]
+    return len(sets[0] & sets[1]), len(sets[0]), len(sets[1])
+
+
+def _errors(stream: Stream, cut: np.ndarray, gold: np.ndarray) -> dict[str, float]:
+    """Numbers of chunks between shared boundaries, by kind."""
+    chunk = np.cumsum((cut & gold) | stream.first) - 1
+    n = int(chunk[-1]) + 1
+    inner = stream.inside & ~(cut & gold)  # cuts here are of one side only
+    several, of_several = (np.bincount(chunk[inner & c], minlength=n) > 0 for c in (cut, gold))
+    kinds = {
+        "correct": ~several & ~of_several,
+        "under": ~several & of_several,
+        "over": several & ~of_several,
+        "mis": several & of_several,
+    }
+    return {f"errors.{name}": int(which.sum()) for name, which in kinds.items()}
+
+
+def _named(name: str, hits: int, predicted: int, wanted: int) -> dict[str, float]:
+    return {
+        f"{name}.precision": _share(hits, predicted),
+        f"{name}.recall": _share(hits, wanted),
+        f"{name}.f": f_score(hits, predicted, wanted),
+        f"{name}.hits": hits,
+        f"{name}.predicted": predicted,
+        f"{name}.gold": wanted,
+    }
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
