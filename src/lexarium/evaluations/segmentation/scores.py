@@ -1,7 +1,8 @@
 """How well a stream was cut: boundaries, word tokens, word types, kinds of errors.
 
-The measures of the `wordseg` package (Bernard et al. 2020), summed over utterances, with two deviations: positions count
-symbols, not characters (an IPA symbol has several), and a word type is a tuple of symbols ("t" + "ʃ" is not "tʃ").
+The measures of the `wordseg` package (Bernard et al. 2020), summed over utterances, with two deviations: positions
+count symbols, not characters (an IPA symbol has several), and a word type is a tuple of symbols ("t" + "ʃ" is not
+"tʃ").
 
     boundary        cuts inside utterances; the headline ("no edges")
     boundary_all    the same with the start and the end of each utterance, which are always right
