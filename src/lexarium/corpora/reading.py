@@ -405,11 +405,17 @@ def _cut_in(data: bytes, offset: int, position: int) -> int:
     return offset + (len(data) if found < 0 else found + 1)
 
 
-def lines(data: bytes, offset: int, blank: bytes | None = None) -> Iterator[tuple[int, bytes]]:
-    """(offset, bytes) of the lines that hold more than white space (or than the bytes `blank`), without their ends."""
+def lines(
+    data: bytes, offset: int, blank: bytes | None = None, empty: bool = False
+) -> Iterator[tuple[int, bytes]]:
+    """(offset, bytes) of the lines that hold more than white space (or than the bytes `blank`), without their ends;
+    with `empty` of all lines."""
     place = offset
-    for line in data.split(b"\n"):
-        if line.strip(blank):
+    found = data.split(b"\n")
+    if not found[-1]:
+        found.pop()  # behind the last line end is no line
+    for line in found:
+        if empty or line.strip(blank):
             yield place, line.removesuffix(b"\r")
         place += len(line) + 1
 

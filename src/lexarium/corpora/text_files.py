@@ -48,6 +48,8 @@ class TextFiles:
     """Text files of any size: plain text, JSONL, TSV or Parquet, plain or compressed."""
 
     kind, name, version = "corpus", "text_files", 1
+    keep_empty = False
+    """Whether lines without text are documents, and fields without a value empty texts: of corpora that must know."""
 
     class Config(ComponentConfig):
         """Options of `text_files`."""
@@ -225,7 +227,7 @@ class TextFiles:
         for stretch, raws in self._stretches(number, file, part, counts):
             start = splitter.start(number, 0 if stretch is None else stretch)
             for n, place, text, fields in raws:
-                if not text:
+                if not text and not self.keep_empty:
                     continue
                 all_fields: dict[str, FieldValue] = {"file": name, "place": place, **fields}
                 if role != "train":
@@ -293,9 +295,12 @@ class TextFiles:
                 if text := self._decoding.decode(piece, file, place, counts):
                     yield n, place, text, {}
         else:
-            pieces = reading.lines if c.documents == "line" else reading.paragraphs
+            keep = self.keep_empty
+            pieces = (
+                functools.partial(reading.lines, empty=keep) if c.documents == "line" else reading.paragraphs
+            )
             for n, (place, piece) in enumerate(pieces(data, offset)):
-                if (text := self._decoding.decode(piece, file, place, counts)).strip():
+                if (text := self._decoding.decode(piece, file, place, counts)).strip() or keep:
                     yield n, place, text, {}
 
     def _whole_file(self, file: TextFile, counts: dict[str, int]) -> Iterator[Raw]:
@@ -400,8 +405,10 @@ class TextFiles:
         text = record[c.text]
         if not isinstance(text, str):
             raise UserError(f"{where()}: {c.text!r} is {text!r}, expected a text")
-        if not text:
+        if not text and not self.keep_empty:
             counts["empty"] = counts.get("empty", 0) + 1
+        if self.keep_empty:
+            record = {name: "" if value is None else value for name, value in record.items()}
         for name in c.fields:
             if not isinstance(record[name], str | int | float | bool):
                 raise UserError(f"{where()}: field {name!r} is {record[name]!r}, expected a text or a number")

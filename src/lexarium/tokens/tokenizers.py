@@ -196,7 +196,7 @@ class Vocabulary:
         """ids (L,) int64."""
         return self.encode(text)[0]
 
-    def byte_lengths(self) -> np.ndarray:
+    def byte_lengths(self) -> np.ndarray | None:
         """(vocab_size,) int64: bytes of text behind each id, the joiner before it included; 0 for padding."""
         found = [len(symbol.encode("utf-8")) + len(self.joiner) for symbol in self.symbols]
         return np.array([0, *found[1:]], dtype=np.int64)

@@ -1,0 +1,280 @@
+"""Utterances of symbols with their words: phonemes or letters, one utterance per line or row, word boundaries known.
+
+    {type: utterances, path: eng.txt}                     w ʌ t WORD_BOUNDARY dʒ ʌ s t WORD_BOUNDARY
+    {type: utterances, path: br.txt, form: letters}       yu want tu si D6 bUk         (one character = one symbol)
+    {type: utterances, path: childes.tsv, column: phonemized_utterance, max_age: 120, children: drop}
+
+A document is an utterance. With `boundaries: channel`, the default, its text holds no word boundary: the channel
+`word_start` is 1 at the first character of every word (of every token that begins one), 0 elsewhere. With `token` the
+boundaries stay in the text too: the marker after every word, or, of letters, a space between words. `joined` writes
+symbols without spaces between them, for tokenizers of pieces of words; word boundaries that stay are then spaces.
+
+Refused, with file and line: a last word without a marker, markers that follow each other or begin an utterance, a
+marker spelt otherwise (`WORD_BOUNDaRY` exists), empty utterances, the names of marks as symbols, and symbols of more
+than `longest_symbol` letters: words whose symbols are not separated. `repair` names which of these are mended instead;
+what was mended is counted in the store's manifest. Files are read as `text_files` reads them: of any size, compressed
+or not.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from lexarium.corpora.reading import line_of
+from lexarium.corpora.splits import SplitConfig
+from lexarium.corpora.text_files import TextFiles
+from lexarium.foundation.config import ComponentConfig, outside_identity
+from lexarium.foundation.types import Document, FieldValue, Part, UserError
+
+Repair = Literal["misspelt", "doubled", "missing", "empty"]
+MARKS = ("UNK", "PAD", "UTT_BOUNDARY")
+"""Names of the vocabulary that no symbol may have."""
+CHANNEL = "word_start"
+
+
+class Lines(TextFiles):
+    """Text files whose empty lines are documents too."""
+
+    keep_empty = True
+
+
+class Utterances:
+    """Utterances of symbols, with the words they are made of."""
+
+    kind, name, version = "corpus", "utterances", 1
+
+    class Config(ComponentConfig):
+        """Options of `utterances`."""
+
+        type: str = "utterances"
+        path: tuple[str, ...] = outside_identity(())
+        """Files, folders and glob patterns."""
+        val_path: tuple[str, ...] = outside_identity(())
+        """Files that are the validation split, whole."""
+        test_path: tuple[str, ...] = outside_identity(())
+        """Files that are the test split, whole."""
+        form: Literal["symbols", "letters"] = "symbols"
+        """Symbols between spaces and a marker after every word, or words between spaces, every letter a symbol."""
+        marker: str = Field("WORD_BOUNDARY", min_length=1)
+        """What stands after every word; `;eword` in files for wordseg."""
+        column: str = ""
+        """Column or key of the utterance, of tables (TSV, JSONL, Parquet); empty = lines of text."""
+        max_age: float | None = Field(None, ge=0)
+        """Keep rows whose `age_column` holds at most so many months; rows without an age are left out."""
+        age_column: str = "target_child_age"
+        children: Literal["keep", "drop"] = "keep"
+        """Rows whose `child_column` is true: utterances of children."""
+        child_column: str = "is_child"
+        boundaries: Literal["channel", "token"] = "channel"
+        """Where word boundaries are: in the channel `word_start` alone, or in the text too."""
+        joined: bool = False
+        """Write the symbols of a word without spaces."""
+        normalise: Literal["NFC", "NFD", "none"] = "NFC"
+        """Unicode form of the text."""
+        case: Literal["keep", "lower"] = "keep"
+        """Lower-case the text, for orthographic corpora."""
+        accents: Literal["keep", "strip"] = "keep"
+        """Leave combining marks out, for orthographic corpora."""
+        longest_symbol: int = Field(3, ge=1)
+        """Letters of a symbol, combining and modifying ones not counted; of `form: symbols`."""
+        repair: tuple[Repair, ...] = ()
+        """Mistakes that are mended and counted instead of refused."""
+        split: SplitConfig = SplitConfig()
+
+        @field_validator("path", "val_path", "test_path", mode="before")
+        @classmethod
+        def _one_or_many(cls, value: Any) -> Any:
+            return (value,) if isinstance(value, str) else value
+
+        @model_validator(mode="after")
+        def _fits(self) -> Utterances.Config:
+            if not self.column and (self.max_age is not None or self.children == "drop"):
+                raise ValueError("max_age and children choose rows of a table; name its `column`")
+            if " " in self.marker:
+                raise ValueError(f"marker {self.marker!r} holds a space; symbols are separated by spaces")
+            return self
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        filters = [config.age_column] * (config.max_age is not None)
+        filters += [config.child_column] * (config.children == "drop")
+        table = {"text": config.column, "fields": tuple(filters)} if config.column else {"format": "text"}
+        self._lines = Lines(
+            TextFiles.Config(
+                path=config.path,
+                val_path=config.val_path,
+                test_path=config.test_path,
+                documents="line",
+                split=config.split,
+                **table,
+            )
+        )
+
+    # -- what a corpus offers: see TextFiles ---------------------------------------------------------
+
+    @cached_property
+    def splits(self) -> tuple[str, ...]:
+        """train, and what is held out of it or named beside it."""
+        return self._lines.splits
+
+    def symbols(self) -> list[str]:
+        """None beyond those of the text."""
+        return []
+
+    def fingerprint(self) -> str:
+        """Hash of every file's role, name and content."""
+        return self._lines.fingerprint()
+
+    def record(self) -> dict[str, Any]:
+        """What was read, for the manifest."""
+        return self._lines.record()
+
+    def text_size(self) -> int:
+        """Bytes of text."""
+        return self._lines.text_size()
+
+    def parts(self) -> list[Part]:
+        """Every part of the corpus, in reading order."""
+        return self._lines.parts()
+
+    def read(self, part: Part, counts: dict[str, int]) -> Iterator[tuple[str, Document]]:
+        """(split, document) of one part; `counts` takes up what was mended and left out."""
+        number, _ = part.where
+        for split, line in self._lines.read(part, counts):
+            if not self._wanted(line.fields, counts):
+                continue
+            where = _Place(self._lines.files[number][1], line.fields)
+            words = self._words(self._tidy(line.text), where, counts)
+            if words:
+                yield split, self._document(words, line.fields)
+
+    def documents(self, split: str) -> Iterator[Document]:
+        """The utterances of a split, in order."""
+        for part in self.parts():
+            for name, document in self.read(part, {}):
+                if name == split:
+                    yield document
+
+    # -- one utterance -------------------------------------------------------------------------------
+
+    def _wanted(self, fields: Any, counts: dict[str, int]) -> bool:
+        """Whether a row of a table is kept: the age is known and low enough, and the speaker wanted."""
+        c = self.config
+        if c.max_age is not None:
+            age = _number(fields[c.age_column])
+            if age is None or age > c.max_age:
+                _count(counts, "no age" if age is None else "too old")
+                return False
+        if c.children == "drop" and str(fields[c.child_column]).lower() in ("true", "1", "1.0"):
+            _count(counts, "child speech")
+            return False
+        return True
+
+    def _tidy(self, text: str) -> str:
+        c = self.config
+        if c.case == "lower":  # the marker keeps its case
+            text = " ".join(t if t == c.marker else t.lower() for t in text.split(" "))
+        if c.accents == "strip":
+            text = "".join(x for x in unicodedata.normalize("NFD", text) if not unicodedata.combining(x))
+        return text if c.normalise == "none" else unicodedata.normalize(c.normalise, text)
+
+    def _words(self, text: str, where: _Place, counts: dict[str, int]) -> list[list[str]]:
+        """The words of an utterance, each a list of symbols; none for one that is left out."""
+        if not text.strip():
+            self._mend("empty", where, "an empty utterance", counts)
+            return []
+        if self.config.form == "letters":
+            found = [list(word) for word in text.split()]
+        else:
+            found = self._marked(text.split(), where, counts)
+        for word in found:
+            for symbol in word:
+                self._check(symbol, where)
+        return found
+
+    def _marked(self, tokens: list[str], where: _Place, counts: dict[str, int]) -> list[list[str]]:
+        marker, folded = self.config.marker, self.config.marker.casefold()
+        words: list[list[str]] = [[]]
+        for token in tokens:
+            if token != marker and token.casefold() == folded:
+                self._mend("misspelt", where, f"{token!r} for the marker {marker!r}", counts)
+                token = marker
+            if token != marker:
+                words[-1].append(token)
+            elif words[-1]:
+                words.append([])
+            else:
+                self._mend("doubled", where, f"a marker {marker!r} with no word before it", counts)
+        if words[-1]:
+            other = (
+                "; are words separated by spaces? then say corpus.form: letters" if len(words) == 1 else ""
+            )
+            self._mend("missing", where, f"no marker {marker!r} after the last word{other}", counts)
+            words.append([])
+        if not words[:-1]:
+            self._mend("empty", where, "an utterance of markers alone", counts)
+        return words[:-1]
+
+    def _check(self, symbol: str, where: _Place) -> None:
+        if symbol in MARKS or symbol == self.config.marker:
+            raise UserError(f"{where}: the symbol {symbol!r} is a mark of the vocabulary; write it otherwise")
+        if self.config.form == "symbols" and len(symbol) > self.config.longest_symbol:
+            letters = sum(unicodedata.category(c) not in ("Mn", "Lm", "Sk", "Mc") for c in symbol)
+            if letters > self.config.longest_symbol:
+                raise UserError(
+                    f"{where}: the symbol {symbol!r} has {letters} letters: a word whose symbols are not separated? Put"
+                    " spaces between symbols, say corpus.form: letters, or raise corpus.longest_symbol"
+                )
+
+    def _mend(self, kind: Repair, where: _Place, what: str, counts: dict[str, int]) -> None:
+        if kind not in self.config.repair:
+            raise UserError(
+                f"{where}: {what}; mend the file, or say corpus.repair: [{kind}], which counts what it mends"
+            )
+        _count(counts, f"{kind} markers" if kind != "empty" else "empty utterances")
+
+    def _document(self, words: list[list[str]], fields: Any) -> Document:
+        c = self.config
+        apart = "" if c.joined or c.form == "letters" else " "
+        between = " " if c.joined or c.form == "letters" else f" {c.marker} "
+        if c.boundaries == "channel":
+            between = apart
+        text = between.join(apart.join(word) for word in words)
+        if c.boundaries == "token" and between.strip():
+            text += f" {c.marker}"
+        starts = [0] * len(text)
+        place = 0
+        for word in words:
+            starts[place] = 1
+            place += len(apart.join(word)) + len(between)
+        kept: dict[str, FieldValue] = {k: fields[k] for k in ("file", "place")}
+        return Document(text, kept, {CHANNEL: starts})
+
+
+class _Place:
+    """Where an utterance stands, told only when somebody must know."""
+
+    def __init__(self, file: Any, fields: Any) -> None:
+        self._file, self._place = file, int(fields["place"])
+
+    def __str__(self) -> str:
+        if self._file.format == "parquet":
+            return f"{self._file.path}: row {self._place:,}"
+        return f"{self._file.path}: byte {self._place:,}{line_of(self._file, self._place)}"
+
+
+def _number(value: Any) -> float | None:
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if found == found else None
+
+
+def _count(counts: dict[str, int], name: str) -> None:
+    counts[name] = counts.get(name, 0) + 1
