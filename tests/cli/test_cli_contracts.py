@@ -36,6 +36,12 @@ def text_file(folder: Path) -> dict[Any, Any]:
     return {("path",): str(folder / "text.txt"), ("block_bytes",): 1024}
 
 
+def utterance_file(folder: Path) -> dict[Any, Any]:
+    lines = (f"{' '.join(str(i))} WORD_BOUNDARY b WORD_BOUNDARY\n" for i in range(300))
+    (folder / "utterances.txt").write_text("".join(lines))
+    return {("path",): str(folder / "utterances.txt")}
+
+
 def token_file(folder: Path) -> dict[Any, Any]:
     np.arange(5000, dtype=np.uint16).tofile(folder / "ids.bin")
     return {("path",): str(folder / "ids.bin"), ("document_tokens",): 100}
@@ -56,6 +62,7 @@ def saved_tokenizer(folder: Path) -> dict[Any, Any]:
 FILES: Any = {
     ("corpus", "text_files"): text_file,
     ("corpus", "token_files"): token_file,
+    ("corpus", "utterances"): utterance_file,
     ("corpus", "hf_dataset"): saved_set,
     ("tokenizer", "file"): saved_tokenizer,
 }

@@ -19,7 +19,7 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -411,10 +411,7 @@ def lines(
     """(offset, bytes) of the lines that hold more than white space (or than the bytes `blank`), without their ends;
     with `empty` of all lines."""
     place = offset
-    found = data.split(b"\n")
-    if not found[-1]:
-        found.pop()  # behind the last line end is no line
-    for line in found:
+    for line in data.removesuffix(b"\n").split(b"\n"):
         if empty or line.strip(blank):
             yield place, line.removesuffix(b"\r")
         place += len(line) + 1
@@ -429,11 +426,6 @@ def paragraphs(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
         place = match.end()
     if data[place:].strip():
         yield offset + place, data[place:].rstrip(b"\r\n")
-
-
-def total_size(files: Iterable[TextFile]) -> int:
-    """Bytes on disk."""
-    return sum(file.size for file in files)
 
 
 def free_space(path: Path) -> int:
