@@ -4,16 +4,17 @@
     {type: utterances, path: br.txt, form: letters}       yu want tu si D6 bUk         (one character = one symbol)
     {type: utterances, path: childes.tsv, column: phonemized_utterance, max_age: 120, children: drop}
 
-A document is an utterance. With `boundaries: channel`, the default, its text holds no word boundary: the channel
-`word_start` is 1 at the first character of every word (of every token that begins one), 0 elsewhere. With `token` the
-boundaries stay in the text too: the marker after every word, or, of letters, a space between words. `joined` writes
-symbols without spaces between them, for tokenizers of pieces of words; word boundaries that stay are then spaces.
+A document is an utterance; its field `words` is their number. With `boundaries: channel`, the default, its text holds
+no word boundary: the channel `word_start` is 1 at the first character of every word (of every token that begins one),
+0 elsewhere. With `token` the boundaries stay in the text too: the marker after every word, or, of letters, a space
+between words. `joined` writes symbols without spaces between them, for tokenizers of pieces of words; word boundaries
+that stay are then spaces.
 
 Refused, with file and line: a last word without a marker, markers that follow each other or begin an utterance, a
 marker spelt otherwise (`WORD_BOUNDaRY` exists), empty utterances, the names of marks as symbols, and symbols of more
-than `longest_symbol` letters: words whose symbols are not separated. `repair` names which of these are mended instead;
-what was mended is counted in the store's manifest. Files are read as `text_files` reads them: of any size, compressed
-or not.
+than `longest_symbol` letters: words whose symbols are not separated. `repair` names which of these are mended
+instead; what was mended is counted in the store's manifest. Files are read as `text_files` reads them: of any size,
+compressed or not.
 """
 
 from __future__ import annotations
@@ -252,7 +253,7 @@ class Utterances:
         for word in words:
             starts[place] = 1
             place += len(apart.join(word)) + len(between)
-        kept: dict[str, FieldValue] = {k: fields[k] for k in ("file", "place")}
+        kept: dict[str, FieldValue] = {k: fields[k] for k in ("file", "place")} | {"words": len(words)}
         return Document(text, kept, {CHANNEL: starts})
 
 

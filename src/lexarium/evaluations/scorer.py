@@ -36,6 +36,8 @@ from lexarium.tokens.direction import views_of
 Prefix = str | tuple[str, str]
 BATCH_TOKENS = 4096
 """Padded positions per forward pass."""
+LOGITS = 1 << 22
+"""Logits held at a time where whole distributions are asked about."""
 CARRIED = 8
 """Positions a model may carry while it generates, in forward passes: far less than a pass needs is kept of each."""
 
@@ -85,6 +87,28 @@ class Scorer:
         found = np.zeros((len(rows), self.vocab_size), dtype=np.float32)
         for chosen in self._batches([len(a) + len(b) for a, b in rows]):
             found[chosen] = self._next([rows[i] for i in chosen]).cpu().numpy()
+        return found
+
+    def predictions(
+        self, rows: Sequence[np.ndarray], targets: Sequence[np.ndarray], mark: int
+    ) -> list[np.ndarray]:
+        """Per row, float64 (L, 4): of what the model predicts after each token read, the loss of the target (nats), its
+        rank (0 = best), the entropy (nats), and the probability of the token `mark`.
+
+        Rows and targets are ids in READING order. L counts bos where the objective reads one, first; targets (L,) may
+        be -1, where loss and rank are NaN. Of a number that is not one the loss is infinite.
+        """
+        found: list[np.ndarray] = [np.zeros(0)] * len(rows)
+        nothing = np.zeros(0, dtype=np.int64)
+        for chosen in self._batches([len(row) for row in rows]):
+            batch, last = self._contexts([(nothing, rows[i]) for i in chosen])
+            wanted = np.concatenate([targets[i] for i in chosen])
+            with self._inference():
+                output = self._forward(batch)
+                values = _statistics(output, torch.from_numpy(wanted).to(self.device), mark)
+            ends = (last + 1).tolist()
+            for i, start, end in zip(chosen, [0, *ends], ends, strict=False):
+                found[i] = values[start:end]
         return found
 
     def choose(
@@ -365,3 +389,21 @@ def _promises(component: Any, promise: str, method: str) -> bool:
 def _lengths(last: Tensor) -> list[int]:
     """Tokens of each row, from the flat indices of their last ones."""
     return last.diff(prepend=last.new_tensor([-1])).tolist()
+
+
+def _statistics(output: Output, targets: Tensor, mark: int) -> np.ndarray:
+    """(N, 4) float64 for N states: see `Scorer.predictions`."""
+    parts = []
+    size = max(1, LOGITS // output.unembed(output.hidden[:1]).shape[1])
+    for start in range(0, len(targets), size):
+        scores = output.unembed(output.hidden[start : start + size]).double().log_softmax(-1)
+        wanted = targets[start : start + size]
+        own = scores.gather(1, wanted.clamp_min(0)[:, None])
+        rank = (scores > own).sum(1).double()
+        entropy = -torch.where(scores > -torch.inf, scores.exp() * scores, 0.0).sum(1)
+        found = torch.stack([-own[:, 0], rank, entropy, scores[:, mark].exp()], dim=1)
+        found[wanted < 0, :2] = torch.nan
+        parts.append(found)
+    values: np.ndarray = torch.cat(parts).cpu().numpy()
+    values[:, 0][np.isnan(values[:, 0]) & (targets >= 0).cpu().numpy()] = np.inf
+    return values

@@ -6,10 +6,11 @@ Peak: cut before t where the value exceeds that of both neighbours; beyond the s
 parameter, so the fair unsupervised decision; it cannot cut off a word of one symbol.
 
 Threshold: cut where the value exceeds theta. `best_threshold` finds the theta whose score on a gold stream is highest
-among ALL that give different cuts. For boundaries that is one sort; for types, boundaries are taken away one after the
-other as theta rises and two words become one, with words told apart by 64-bit hashes. `bounded_threshold` is the search
-of the original code: bounded scalar minimisation on every tenth utterance. The score has many maxima and cues such as
-boundary probability crowd near 0, so that search fails often (spec 4.3); it is there to match published numbers.
+among ALL that give different cuts. For boundaries that is one sort; for types, boundaries are taken away one after
+the other as theta rises and two words become one, with words told apart by 64-bit hashes. `bounded_threshold` is the
+search of the original code: bounded scalar minimisation on every tenth utterance. The score has many maxima and cues
+such as boundary probability crowd near 0, so that search fails often (spec 4.3); it is there to match published
+numbers.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ count symbols, not characters (an IPA symbol has several), and a word type is a 
     errors          utterances chopped where prediction and gold agree: chunks of one word in both (correct), of one
                     predicted and several gold words (under), of several and one (over), of several and several (mis)
 
-Precision, recall and F are 0 where they have no denominator; the counts beside them (`predicted`, `gold`, `hits`) tell.
-Cost: a few passes over the stream; types need one slice per word.
+Precision, recall and F are 0 where they have no denominator; the counts beside them (`predicted`, `gold`, `hits`)
+tell. Cost: a few passes over the stream; types need one slice per word.
 """
 
 from __future__ import annotations

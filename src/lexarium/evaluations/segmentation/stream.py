@@ -1,8 +1,8 @@
 """A stream of symbols to be cut into words: utterances one after the other, an utterance boundary after each.
 
 A cut at position t lies immediately BEFORE symbol t. Utterance boundaries are positions of the stream too, because
-cues have values there and a peak looks at its neighbours. What is decided, and scored without edges, are the positions
-INSIDE utterances: every symbol but an utterance's first.
+cues have values there and a peak looks at its neighbours. What is decided, and scored without edges, are the
+positions INSIDE utterances: every symbol but an utterance's first.
 """
 
 from __future__ import annotations

@@ -1,0 +1,212 @@
+"""Whether a language model that saw no word boundary finds words: its cues, cut at peaks and at thresholds.
+
+The stream are the utterances of a split without word boundaries; the channel `word_start` of the corpus says where
+words begin. Every cue (see `cues.py`) is cut in two ways (see `decisions.py`) and scored (see `scores.py`). Names of
+metrics:
+
+    val.<cue>.<strategy>.<measure>          utterances read one after the other
+    val.alone.<cue>.<strategy>.<measure>    each utterance by itself
+
+with cues `boundary entropy loss rank increase_in_...`, strategies `peak` and `threshold`, measures `boundary.f`,
+`token.f`, `type.f`, ... `vote_peak` and `vote_threshold` are the shares of the eight cues that peak, or exceed their
+own thresholds, as cues of their own: cut above 0.5 (`threshold`), or at peaks. `val.bits_per_symbol` and
+`val.perplexity` are those of all symbols and utterance boundaries in the first context.
+
+A threshold is chosen on gold boundaries. `tune: crossed`, the default, chooses that of every second utterance on the
+other half, so no utterance is scored by a threshold it was used for, and all are scored. `tune: oracle` chooses on
+the very stream that is scored, as published scores do; with `search: bounded` also by their search. `aim` is the F it
+is chosen for. Type F depends on how many utterances there are: `val.utterances`.
+
+Items: one row per position, for plots of utterances: the symbol, whether a word begins there, and every cue. Cost:
+about window / stride forward passes over the split, and for `aim: type` half a second per cue and 100,000 symbols.
+Refused: tokens that hold the end of one word and the beginning of the next, word boundaries that stand in the text,
+and directions other than forward and backward.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from lexarium.evaluations.evaluation import EvaluationData, SplitsConfig
+from lexarium.evaluations.segmentation.cues import CUES, DIRECTIONS, cues_alone, cues_in_stream, stream_of
+from lexarium.evaluations.segmentation.decisions import (
+    best_threshold,
+    bounded_threshold,
+    inner_peaks,
+    peaks,
+    votes,
+)
+from lexarium.evaluations.segmentation.scores import score
+from lexarium.evaluations.segmentation.stream import Stream
+from lexarium.foundation.types import Result, UserError
+
+CHANNEL = "word_start"
+
+
+class Segmentation:
+    """Word boundaries at the peaks of a model's uncertainty."""
+
+    kind, name, version = "evaluation", "segmentation", 1
+    asks = frozenset({"next_scores"})
+
+    class Config(SplitsConfig):
+        """Options of `segmentation`."""
+
+        type: str = "segmentation"
+        splits: tuple[str, ...] = Field(("val",), min_length=1)
+        contexts: tuple[Literal["stream", "alone"], ...] = Field(("stream", "alone"), min_length=1)
+        """Utterances read one after the other, or each by itself."""
+        window: int = Field(64, ge=2)
+        """Tokens a prediction sees at most, itself included; context `stream`."""
+        stride: int = Field(10, ge=1)
+        """Tokens by which windows move."""
+        strategies: tuple[Literal["peak", "threshold"], ...] = Field(("peak", "threshold"), min_length=1)
+        votes: bool = True
+        """Score the votes of all cues too."""
+        aim: Literal["boundary", "type"] = "boundary"
+        """The F for which thresholds are chosen."""
+        tune: Literal["crossed", "oracle"] = "crossed"
+        """Choose the threshold of each half on the other one, or on the stream that is scored."""
+        search: Literal["exact", "bounded"] = "exact"
+        """Every threshold there is, or the search of the original code."""
+        limit: int = Field(0, ge=0)
+        """At most so many utterances of each split, the first ones; 0 = all."""
+
+        @model_validator(mode="after")
+        def _fits(self) -> Segmentation.Config:
+            if self.stride >= self.window:
+                raise ValueError(
+                    f"stride {self.stride} leaves gaps between windows of {self.window}; make it smaller"
+                )
+            if self.search == "bounded" and self.tune != "oracle":
+                raise ValueError(
+                    "search: bounded is the original code's, on the stream it scores; say tune: oracle"
+                )
+            return self
+
+    def __init__(self, config: Config, data: EvaluationData) -> None:
+        self.config, self.data = config, data
+        self._streams = {split: self._stream(split) for split in config.splits}
+
+    def _stream(self, split: str) -> Stream:
+        view = self.data.view(split)
+        if CHANNEL not in self.data.store.manifest["channels"]:
+            raise UserError(
+                f"evaluation segmentation: the corpus has no channel {CHANNEL!r}, which says where words begin;"
+                " use corpus utterances, or another with that channel"
+            )
+        n = min(len(view), self.config.limit or len(view))
+        for i in range(n):
+            starts = view.channel(CHANNEL, i)
+            words = (
+                view.split.fields["words"][view.documents[i]]
+                if "words" in view.split.fields
+                else starts.sum()
+            )
+            if not starts[0] or starts.sum() != words:
+                raise UserError(
+                    f"evaluation segmentation: document {i} of split {split!r} has {words} words, and"
+                    f" {int(starts.sum())} of its tokens begin one: some reach over a word boundary; use a"
+                    " tokenizer of single symbols"
+                )
+        stream = stream_of(view, CHANNEL, range(n))
+        word = self.data.tokenizer.roles.get("word")
+        if word is not None and (stream.symbols == word).any():
+            raise UserError(
+                "evaluation segmentation: word boundaries stand in the text, where the model reads them; say"
+                " corpus.boundaries: channel"
+            )
+        return stream
+
+    def run(self, scorer: Any, key: int) -> Result:
+        """Metrics of every cue and strategy; one item per position."""
+        metrics: dict[str, float | int] = {}
+        items: dict[str, list[Any]] = {}
+        for split, stream in self._streams.items():
+            for view, asked in scorer.views().items():
+                if asked.direction not in DIRECTIONS:
+                    raise UserError(
+                        f"evaluation segmentation: direction {asked.direction!r}: what a cue says about a boundary is"
+                        f" known for {' and '.join(DIRECTIONS)} only"
+                    )
+                name = f"{split}.{view}" if view else split
+                for context in self.config.contexts:
+                    self._context(name, context, stream, asked, metrics, items)
+                metrics[f"{name}.utterances"] = stream.n_utterances
+        return Result(metrics, items)
+
+    def _context(
+        self,
+        name: str,
+        context: str,
+        stream: Stream,
+        scorer: Any,
+        metrics: dict[str, float | int],
+        items: dict[str, list[Any]],
+    ) -> None:
+        c = self.config
+        if context == "stream":
+            cues = cues_in_stream(scorer, stream, c.window, c.stride)
+            mean = float(cues["loss"].mean())
+            metrics[f"{name}.bits_per_symbol"] = mean / math.log(2)
+            metrics[f"{name}.perplexity"] = math.exp(min(mean, 700.0))
+        else:
+            cues = cues_alone(scorer, stream)
+            name = f"{name}.alone"
+        for cue, by_strategy in self._cuts(cues, stream).items():
+            for strategy, cuts in by_strategy.items():
+                for measure, value in score(stream, cuts).items():
+                    if measure != "utterances":
+                        metrics[f"{name}.{cue}.{strategy}.{measure}"] = value
+        if c.items:
+            self._items(name, stream, cues, items)
+
+    def _cuts(self, cues: Mapping[str, np.ndarray], stream: Stream) -> dict[str, dict[str, np.ndarray]]:
+        """Cue -> strategy -> cuts; votes are cues too."""
+        c = self.config
+        above = {name: values > self._thresholds(values, stream) for name, values in cues.items()}
+        ways = {"peak": peaks, "threshold": lambda values: values > 0.5}
+        found = {name: {"peak": peaks(values), "threshold": above[name]} for name, values in cues.items()}
+        if c.votes:
+            shares = {
+                "vote_peak": votes({name: inner_peaks(values) for name, values in cues.items()}),
+                "vote_threshold": votes(above),
+            }
+            found |= {
+                name: {way: cut(values) for way, cut in ways.items()} for name, values in shares.items()
+            }
+        return {
+            name: {way: cuts for way, cuts in by.items() if way in c.strategies} for name, by in found.items()
+        }
+
+    def _thresholds(self, values: np.ndarray, stream: Stream) -> np.ndarray:
+        """(M,) the theta of every position."""
+        c = self.config
+        if c.search == "bounded":
+            return np.full(len(stream), bounded_threshold(values, stream, c.aim))
+        if c.tune == "oracle" or stream.n_utterances < 2:
+            return np.full(len(stream), best_threshold(values, stream, c.aim))
+        half = stream.utterance % 2 == 0
+        found = np.empty(len(stream))
+        for own in (half, ~half):
+            found[own] = best_threshold(values[~own], stream.part(~own), c.aim)
+        return found
+
+    def _items(
+        self, name: str, stream: Stream, cues: Mapping[str, np.ndarray], items: dict[str, list[Any]]
+    ) -> None:
+        symbols = [*self.data.tokenizer.symbols, "|"]  # END is -1
+        columns = {
+            "stream": [name] * len(stream),
+            "utterance": stream.utterance.tolist(),
+            "symbol": [symbols[i] for i in stream.symbols.tolist()],
+            "word_start": stream.starts.tolist(),
+            **{cue: cues[cue].tolist() for cue in CUES},
+        }
+        for column, values in columns.items():
+            items.setdefault(column, []).extend(values)
