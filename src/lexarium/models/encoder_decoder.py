@@ -20,7 +20,8 @@ from lexarium.foundation.types import Output, State
 from lexarium.models.attention import Rule
 from lexarium.models.cache import Cache
 from lexarium.models.layers import Layout, Unembedding, fill_preset
-from lexarium.models.transformer import PRESETS, Stack, StackConfig, initialise_parameter
+from lexarium.models.presets import PRESETS
+from lexarium.models.transformer import Stack, StackConfig, initialise_parameter
 
 
 class EncoderDecoder(nn.Module):
@@ -50,6 +51,12 @@ class EncoderDecoder(nn.Module):
         @classmethod
         def _preset(cls, values: Any) -> Any:
             return fill_preset(values, PRESETS)
+
+        @model_validator(mode="after")
+        def _sequential(self) -> EncoderDecoder.Config:
+            if self.residual == "parallel":
+                raise ValueError("residual: parallel has no place for the attention to the encoder")
+            return self
 
     def __init__(self, config: Config, vocab_size: int) -> None:
         super().__init__()

@@ -80,10 +80,12 @@ def rotation_of(position: Tensor, d_head: int, base: float = 10000.0) -> Rotatio
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Rotary positions on (B, H, T, d): halves rotated (Su et al. 2021, eq. 34)."""
+    """Rotary positions on (B, H, T, d): halves rotated (Su et al. 2021, eq. 34), of the first channels where the angles
+    are for fewer than d."""
     cos, sin = (part.to(x.dtype) for part in rotation)
-    a, b = x.chunk(2, -1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+    half = cos.shape[-1]
+    a, b = x[..., :half], x[..., half : 2 * half]
+    return torch.cat([a * cos - b * sin, a * sin + b * cos, x[..., 2 * half :]], dim=-1)
 
 
 class RMSNorm(nn.Module):

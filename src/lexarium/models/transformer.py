@@ -1,11 +1,8 @@
 """The transformer language model: one decoder stack with everything that distinguishes the studies as options.
 
 Pre or post norm; sinusoidal, learned, rotary or no positions; relu, gelu or gated feed-forward; tied or
-untied output; biases, initialisation and each dropout place chosen one by one. `preset` fills in the
-values of a published model: `hierarchical_generalization` (Murty et al. 2023; Ahuja et al. 2024; Qin et
-al. 2025: post norm, sinusoidal, relu, no attention biases, tied with an output bias, Xavier), `gpt2`
-(Radford et al. 2019), `arrow_nano` to `arrow_xl` (Papadopoulos et al. 2024: GPT-2 with exact gelu, untied, library
-initialisation, no dropout inside the feed-forward layer). A value written beside `preset` wins.
+untied output; biases, initialisation and each dropout place chosen one by one. `preset` fills in the values of a
+published model (see `presets.py`). A value written beside `preset` wins.
 
 `advance` reads a row in pieces with keys and values kept (`models/cache.py`): a new token costs one token's
 products, and attention over those before it.
@@ -43,41 +40,7 @@ from lexarium.models.layers import (
     uniform,
     xavier_uniform,
 )
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "hierarchical_generalization": {
-        "n_layers": 6, "n_heads": 8, "d_model": 512, "d_ff": 2048, "norm": "post", "positions": "sinusoidal",
-        "activation": "relu", "tied": True, "output_bias": True, "attention_bias": False, "embedding_scale": True,
-        "initialisation": "xavier", "dropout": 0.1,
-    },
-    "gpt2": {
-        "n_layers": 12, "n_heads": 12, "d_model": 768, "norm": "pre", "positions": "learned", "activation": "gelu_tanh",
-        "tied": True, "output_bias": False, "attention_bias": True, "embedding_scale": False,
-        "initialisation": "gpt2", "dropout": 0.1, "max_positions": 1024,
-    },
-}  # fmt: skip
-
-
-def _arrow(n_layers: int, n_heads: int, d_model: int, max_positions: int = 256) -> dict[str, Any]:
-    # `dropout` after the embeddings, on attention weights and on both outputs into the residual stream
-    return {
-        "n_layers": n_layers, "n_heads": n_heads, "d_model": d_model, "norm": "pre", "positions": "learned",
-        "activation": "gelu", "tied": False, "output_bias": False, "attention_bias": True, "embedding_scale": False,
-        "initialisation": "library", "dropout": 0.1, "feed_forward_dropout": 0.0, "max_positions": max_positions,
-    }  # fmt: skip
-
-
-ARROW_PRESETS: dict[str, dict[str, Any]] = {
-    "arrow_nano": _arrow(3, 3, 48),
-    "arrow_micro": _arrow(4, 4, 128),
-    "arrow_mini": _arrow(6, 6, 192),
-    "arrow_small": _arrow(10, 10, 380),
-    "arrow_gpt1": _arrow(12, 12, 768),
-    "arrow_medium": _arrow(24, 16, 1024),
-    "arrow_large": _arrow(36, 20, 1280, 128),
-    "arrow_xl": _arrow(48, 25, 1600),
-}
-"""Language models of Papadopoulos, Wenger and Hongler (2024), sizes of their configuration files."""
+from lexarium.models.presets import PRESETS
 
 
 class StackConfig(ComponentConfig):
@@ -93,6 +56,10 @@ class StackConfig(ComponentConfig):
     norm_bias: bool = True
     """Bias of layer norms (RMS norms have none)."""
     positions: Literal["sinusoidal", "learned", "rotary", "none"] = "sinusoidal"
+    rotary_share: float = Field(1.0, gt=0, le=1)
+    """Share of a head's width that rotary positions turn; the rest knows no position."""
+    residual: Literal["sequential", "parallel"] = "sequential"
+    """The feed-forward layer reads what attention wrote, or, beside it, what attention read (GPT-J, GPT-NeoX)."""
     max_positions: int = Field(1024, gt=0)
     """Longest row, tokens added by the objective included."""
     activation: Activation = "gelu"
@@ -118,11 +85,18 @@ class StackConfig(ComponentConfig):
     def _fits(self) -> StackConfig:
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
-        if self.positions == "rotary" and (self.d_model // self.n_heads) % 2:
-            raise ValueError("rotary positions need an even width per head")
+        if self.positions == "rotary" and (self.rotary_width % 2 or not self.rotary_width):
+            raise ValueError(f"rotary positions need an even width per head, found {self.rotary_width}")
+        if self.residual == "parallel" and self.norm == "post":
+            raise ValueError("residual: parallel needs norm: pre, both layers read the same states")
         if self.norm_type == "rms" and not self.norm_bias:
             raise ValueError("norm_bias: rms norms have no bias to leave out; remove this option")
         return self
+
+    @property
+    def rotary_width(self) -> int:
+        """Channels of a head that rotary positions turn."""
+        return int(self.d_model // self.n_heads * self.rotary_share)
 
     def rate(self, place: str) -> float:
         """Dropout probability at `embedding`, `attention`, `feed_forward` or `residual`."""
@@ -141,7 +115,7 @@ class Block(nn.Module):
         super().__init__()
         c = config
         out_bias = c.attention_bias if c.attention_output_bias is None else c.attention_output_bias
-        self.pre, self.causal = c.norm == "pre", causal
+        self.pre, self.causal, self.parallel = c.norm == "pre", causal, c.residual == "parallel"
         attention = lambda: Attention(c.d_model, c.n_heads, c.attention_bias, out_bias, c.rate("attention"))
         norm = lambda: make_norm(c.norm_type, c.d_model, c.norm_eps, c.norm_bias)
         self.attention, self.attention_norm = attention(), norm()
@@ -173,12 +147,15 @@ class Block(nn.Module):
     ) -> Tensor:
         """(N, D) -> (N, D)."""
         attend = lambda y: self.attention(y, layout, rule, rotation, key, cache=cache)
+        feed = lambda y: self.feed_forward(y, flat_key)
+        if self.parallel:
+            fed = self.feed_forward_residual(feed(self.feed_forward_norm(x)), flat_key)
+            return self._add(x, attend, self.attention_norm, self.attention_residual, flat_key) + fed
         x = self._add(x, attend, self.attention_norm, self.attention_residual, flat_key)
         if self.cross is not None and memory is not None:
             cross, (states, its_layout, its_rule, its_key) = self.cross, memory
             look = lambda y: cross(y, layout, its_rule, None, key, states, its_layout, its_key, cache)
             x = self._add(x, look, self.cross_norm, self.cross_residual, flat_key)
-        feed = lambda y: self.feed_forward(y, flat_key)
         return self._add(x, feed, self.feed_forward_norm, self.feed_forward_residual, flat_key)
 
 
@@ -221,8 +198,8 @@ class Stack(nn.Module):
         elif self.config.positions == "sinusoidal":
             x = x + self.position_table[flat_position].to(x.dtype)  # type: ignore[index]
         x = self.dropout(x, flat_key)
-        rotary, width = self.config.positions == "rotary", self.config.d_model // self.config.n_heads
-        rotation = rotation_of(position, width) if rotary else None
+        rotary = self.config.positions == "rotary"
+        rotation = rotation_of(position, self.config.rotary_width) if rotary else None
         for i, block in enumerate(self.blocks):
             if layers is not None:
                 layers.append(x)
@@ -294,7 +271,7 @@ class Transformer(nn.Module):
         @model_validator(mode="before")
         @classmethod
         def _preset(cls, values: Any) -> Any:
-            return fill_preset(values, PRESETS | ARROW_PRESETS)
+            return fill_preset(values, PRESETS)
 
     def __init__(self, config: Config, vocab_size: int) -> None:
         super().__init__()
