@@ -46,15 +46,17 @@ class Lexicon:
 
     def find(self, text: str) -> tuple[int, int] | None:
         """Where the first word that fits begins and ends in `text`."""
-        size = len(text)
-        ends_well = [i == 0 or text[max(0, i - self.window) : i] in self.endings for i in range(size)]
-        goes_on = [text[j : j + self.window] in self.beginnings for j in range(size)] + [not self.legacy]
-        for i in range(size):
-            if ends_well[i]:
-                for j in range(i + 1, size + 1):
-                    if goes_on[j] and text[i:j] in self.words:
-                        return i, j
+        for i in range(len(text)):
+            if i and text[max(0, i - self.window) : i] not in self.endings:
+                continue
+            for j in range(i + 1, len(text) + 1):
+                if text[i:j] in self.words and self._goes_on(text, j):
+                    return i, j
         return None
+
+    def _goes_on(self, text: str, j: int) -> bool:
+        """Whether the text ends before `j`, or goes on from there as a known word begins."""
+        return text[j : j + self.window] in self.beginnings or (j == len(text) and not self.legacy)
 
     def read(self, utterance: str) -> list[int]:
         """Cut an utterance and learn from it: where words begin inside it."""
