@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ WORLD = [
 
 @pytest.mark.parametrize(("measure", "rule", "legacy", "expected"), WORLD)
 def test_transitional_by_hand(measure: Any, rule: Any, legacy: bool, expected: str) -> None:
-    """"h a l o w e l d": the example of wordseg's own tests, which publishes the same results for ftp and btp."""
+    """ "h a l o w e l d": the example of wordseg's own tests, which publishes the same results for ftp and btp."""
     data = stream("haloweld")
     assert shown(data, transitional(data, data, measure, rule, legacy=legacy)) == [expected]
 
@@ -179,22 +180,26 @@ def plain_ngram(
     counts: dict[tuple[Any, ...], Counter[Any]] = defaultdict(Counter)
     for s in map(framed, train):
         for t in range(k, len(s)):
-            for length in range(k + 1):
+            for length in range(k if train is test else 0, k + 1):  # shorter ones are for what is unknown
                 counts[tuple(s[t - length : t])][s[t]] += 1
     totals = {context: n.total() for context, n in counts.items()}
     entropies = {
         context: -sum(c / totals[context] * LN(c / totals[context]) for c in n.values())
         for context, n in counts.items()
     }
+
+    @cache
+    def row(context: tuple[Any, ...], own: Any) -> tuple[float, ...]:
+        n, total, times = counts[context], totals[context], counts[context].get(own, 0)
+        loss = LN(total / times) if times else LN(total + 1)
+        rank = math.log2(1 + sum(c > times for c in n.values()))
+        return entropies[context], loss, rank, n.get(boundary, 0) / total
+
     rows = []
     for s in map(framed, test):
         for t in range(k, len(s)):
-            context = next(c for m in range(k, -1, -1) if (c := tuple(s[t - m : t])) in counts)
-            n, total, own = counts[context], totals[context], counts[context][s[t]]
-            rows.append((
-                entropies[context], LN(total / own) if own else LN(total + 1), math.log2(1 + sum(c > own for c in n.values())), n[boundary] / total,
-            ))  # fmt: skip
-            n += Counter()  # looking a symbol up leaves no zero behind
+            known = next(c for m in range(k, -1, -1) if (c := tuple(s[t - m : t])) in counts)
+            rows.append(row(known, s[t]))
     return dict(zip(("entropy", "loss", "rank", "boundary"), np.array(rows).T, strict=True))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from lexarium.evaluations.baselines.dibs import dibs
 from lexarium.evaluations.baselines.ngrams import CUES, ngram
 from lexarium.evaluations.baselines.puddle import puddle
-from lexarium.evaluations.baselines.random_cuts import random_cuts
+from lexarium.evaluations.baselines.random_cuts import Rate, random_cuts
 from lexarium.evaluations.baselines.transitional import transitional
 from lexarium.evaluations.segmentation.stream import Stream
 
@@ -28,7 +28,7 @@ def _fixed(method: Callable[..., np.ndarray], **options: Any) -> Baseline:
     return lambda train, test, key: method(train, test, **options)
 
 
-def _random(rate: str) -> Baseline:
+def _random(rate: Rate) -> Baseline:
     return lambda train, test, key: random_cuts(train, test, rate, key)
 
 

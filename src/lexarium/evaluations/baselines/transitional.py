@@ -51,7 +51,7 @@ def transitional(
 def strength(
     train: Stream, test: Stream, measure: Measure, *, legacy: bool = False
 ) -> tuple[np.ndarray, float]:
-    """(M,) float: v of every symbol of `test` and the one before it; and the mean over the kinds of pairs of `train`."""
+    """(M,) float: v of every symbol of `test` and the one before; and its mean over the kinds of pairs of `train`."""
     size = n_symbols(train, test)
     counted, single = pairs(train, size), train.symbols + 1
     if legacy:
