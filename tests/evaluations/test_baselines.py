@@ -113,6 +113,11 @@ def test_pairs_that_were_never_seen_are_cut() -> None:
     assert shown(test, transitional(train, test, "mi", "absolute")) == ["a ab", "ab z"]
 
 
+def test_a_pair_at_the_mean_is_cut() -> None:
+    data = stream("ab")  # its three pairs, those with the boundary included, all have probability 1
+    assert shown(data, transitional(data, data, "ftp", "absolute")) == ["a b"]
+
+
 def plain_transitional(data: Stream, measure: str, rule: str, legacy: bool) -> np.ndarray:
     """In exact fractions, position by position; `legacy` is the loop of wordseg 0.8 told in the stream's positions."""
     s = data.symbols.tolist()
@@ -248,6 +253,11 @@ def test_dibs_by_hand() -> None:
     assert shown(test, dibs(train, test, "gold")) == ["ab c ab", "b a"]
 
 
+def test_an_even_chance_is_not_cut() -> None:
+    data = stream("ab", "a b", "c d", "c d", "cd")
+    assert shown(data, dibs(data, data, "gold")) == ["ab", "ab", "c d", "c d", "c d"]
+
+
 def test_a_train_stream_without_pairs_cuts_every_pair() -> None:
     for kind in ("phrasal", "lexical", "gold"):
         assert shown(stream("aba"), dibs(stream("a", "b"), stream("aba"), kind)) == ["a b a"]
@@ -270,6 +280,8 @@ def test_puddle_by_hand() -> None:
     data = stream(*HEARD)
     assert shown(data, puddle(data, data)) == ["abc", "abcde", "abc ab", "de abc"]
     assert shown(data, puddle(data, data, legacy=True)) == ["abc", "abcde", "abc ab", "deabc"]
+    shortest = stream("abab", "ab", "abab")  # of ab and abab, both known by then
+    assert shown(shortest, puddle(shortest, shortest)) == ["abab", "ab", "ab ab"]
     later = stream("deabc", "abc")
     assert shown(later, puddle(stream(*HEARD[:3]), later)) == ["de abc", "abc"]
     assert shown(later, puddle(later, later)) == ["deabc", "abc"]
@@ -298,7 +310,15 @@ def plain_puddle(utterances: list[list[Any]], window: int, legacy: bool) -> list
 
 
 @settings(max_examples=60, deadline=None)
-@given(UTTERANCES, st.integers(1, 3), st.booleans())
+@given(
+    st.lists(
+        st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=6), min_size=1, max_size=1),
+        min_size=1,
+        max_size=20,
+    ),
+    st.integers(1, 3),
+    st.booleans(),
+)
 def test_puddle_equals_the_recursion(utterances: Any, window: int, legacy: bool) -> None:
     data = Stream.of_words(utterances)
     expected = Stream.of_words(plain_puddle(texts(data), window, legacy))
@@ -315,6 +335,8 @@ def test_each_fold_is_cut_after_the_others() -> None:
         block = stream(*heard[a:b])
         assert found[a:b] == shown(block, puddle(stream(*heard[b:], *heard[:a]), block))
     assert found != shown(data, puddle(data, data))
+    five = BASELINES["puddle_folds"](data, data, 0)
+    assert (five == puddle(data, data, folds=5)).all() and (five != BASELINES["puddle"](data, data, 0)).any()
 
 
 @pytest.mark.parametrize(("options", "message"), [({"window": 0}, "window"), ({"folds": 0}, "folds"), ({"folds": 3}, "1 to 2")])  # fmt: skip

@@ -3,8 +3,9 @@
 An utterance is searched, from its left, for the first stretch that is in the lexicon and fits between its neighbours:
 what precedes it is nothing, or ends as a known word ends; what follows is nothing, or begins as a known word begins.
 Among stretches with one beginning the shortest comes first. A word's ending and beginning are its last and first
-`window` symbols; a shorter word has none. The stretch and what stands before it go into the lexicon as words, and what
-stands behind it is searched in the same way, as an utterance of its own. Where nothing is found the rest is a word.
+`window` symbols; a shorter word has none, and one of a single symbol never. What stands before the stretch goes into
+the lexicon as a word, and what stands behind it is searched in the same way, as an utterance of its own. Where nothing
+is found the rest goes in, whole.
 
 Learning never stops, so the first utterances are cut with a poor lexicon. `folds` blocks of the test stream therefore
 take turns in being last: each is cut after the others, and after the train stream. A train stream equal to the test
@@ -70,7 +71,6 @@ class Lexicon:
             if begin:
                 self.add(rest[:begin])
                 cuts.append(offset + begin)
-            self.add(rest[begin:end])
             offset, rest = offset + end, rest[end:]
             if rest:
                 cuts.append(offset)
