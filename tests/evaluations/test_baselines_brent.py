@@ -81,6 +81,18 @@ def test_puddle_on_the_last_thousand() -> None:
     same(row(cuts, data.part(last)), "88.1/88.5/88.3 93.6 80.7/80.9/80.8 62.9/73.8/67.9 4.6 11.5")
 
 
+@pytest.mark.parametrize(
+    ("folds", "printed"),
+    [
+        (1, "91.0/72.3/80.6 89.9 77.0/65.8/71.0 25.8/58.9/35.9 2.7 27.7"),
+        (5, "88.9/86.1/87.5 93.2 80.4/78.7/79.5 43.0/65.3/51.8 4.1 13.9"),
+    ],
+)
+def test_legacy_puddle_is_that_of_wordseg(folds: int, printed: str) -> None:
+    """Measured with wordseg's own class and its folds, whose cuts equal ours at every position."""
+    same(row(puddle(brent(), brent(), folds=folds, legacy=True)), printed)
+
+
 def test_forward_probability_to_four_digits() -> None:
     """The notebook brent_tp.ipynb of kamperh/dpdp_aernn, which runs wordseg. Without wordseg's treatment of the ends the
     very last symbol of the corpus is cut off, wrongly: one more cut."""
