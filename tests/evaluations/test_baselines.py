@@ -119,7 +119,7 @@ def test_a_pair_at_the_mean_is_cut() -> None:
 
 
 def plain_transitional(data: Stream, measure: str, rule: str, legacy: bool) -> np.ndarray:
-    """In exact fractions, position by position; `legacy` is the loop of wordseg 0.8 told in the stream's positions."""
+    """In exact fractions, position by position; `legacy` is the loop of wordseg told in the stream's positions."""
     s = data.symbols.tolist()
     seen = s[:-1] if legacy else [-1, *s]
     c, c2 = Counter(seen if legacy else s), Counter(zip(seen[:-1], seen[1:], strict=True))

@@ -94,7 +94,7 @@ def test_legacy_puddle_is_that_of_wordseg(folds: int, printed: str) -> None:
 
 
 def test_forward_probability_to_four_digits() -> None:
-    """The notebook brent_tp.ipynb of kamperh/dpdp_aernn, which runs wordseg. Without wordseg's treatment of the ends the
+    """The values printed in the notebook brent_tp.ipynb of kamperh/dpdp_aernn. Without wordseg's treatment of the ends the
     very last symbol of the corpus is cut off, wrongly: one more cut."""
     data = brent()
     cuts = transitional(data, data, "ftp", "relative", legacy=True)
