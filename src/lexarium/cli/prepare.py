@@ -113,7 +113,10 @@ def groups_of(
         files = [target, *(argument for argument in overrides if "=" not in argument)]
         changes = parse_overrides(argument for argument in overrides if "=" in argument)
         data = {
-            "corpus": {"type": "token_files" if ids else "text_files", "path": files},
+            "corpus": {
+                "type": "token_files" if ids else "text_files",
+                "path": files if files[1:] else target,
+            },
             "tokenizer": {"type": "ids" if ids else "bpe"},
         }
         source = overlay(Source(data, {(): "text named on the command line"}), changes, "command line")
@@ -297,7 +300,7 @@ def _print_store(talk: Talk, store: TokenStore, members: Sequence[Point]) -> Non
     if shared and not any(n for _, n in shared):
         talk.say("  no document is in two splits")
     elif shared:
-        talk.table(["splits", "documents in both"], shared, "  ")
+        talk.table(["splits", "distinct documents in both"], shared, "  ")
     for pair, share in summary["ngrams"].items():
         talk.say(f"  {share:.2%} of the stretches of 13 tokens of {pair}")
     others = [name for name in summary["splits"] if name != "train"]

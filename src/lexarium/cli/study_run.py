@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,12 +71,14 @@ def run_study(name: str, runs_dir: Path, options: Options) -> int:
         points = target.points(runs_dir, only, "--only") if only else everything
         if options.dry_run:
             return _dry_run(talk, points, runs_dir)
-        _announce(talk, study, runs_dir)
-        study.write_index(runs_dir, everything)
+        known = _announce(talk, study, everything, runs_dir)
+        index = lambda: study.write_index(runs_dir, everything)
+        if not known:
+            index()
         work = _create(points, runs_dir)
         flag = StopFlag(options.requeue_after)
     with flag:
-        status = _work(work, runs_dir, options, flag, talk)
+        status = _work(work, runs_dir, options, flag, talk, index)
     if status == flag.exit_status != DONE:
         talk.say(f"stopped: {flag.reason}; everything is saved, the same command goes on")
         return status
@@ -84,14 +86,23 @@ def run_study(name: str, runs_dir: Path, options: Options) -> int:
     return status
 
 
-def _announce(talk: Talk, study: Study, runs_dir: Path) -> None:
-    for index in read_indexes(runs_dir, study.name):
+def _announce(talk: Talk, study: Study, points: Sequence[Point], runs_dir: Path) -> bool:
+    """Say that a study was run in another way before; whether it was run at all."""
+    indexes = list(read_indexes(runs_dir, study.name))
+    for index in indexes:
+        shared = {run["dir"] for run in index.get("runs", [])} & {point.run for point in points}
         if index.get("preset") != study.preset:
             before = index.get("preset") or "no preset"
             now = study.preset or "no preset"
             talk.note(
                 f"{study.name}: was run with {before} before, now with {now}; runs stay, the report changes"
             )
+        elif not shared:
+            talk.note(
+                f"{study.name}: was run with other data or options before; those runs stay, the report changes."
+                " Another --runs-dir keeps both reports"
+            )
+    return bool(indexes)
 
 
 def _dry_run(talk: Talk, points: Sequence[Point], runs_dir: Path) -> int:
@@ -121,13 +132,18 @@ def _create(points: Sequence[Point], runs_dir: Path) -> Work:
 # --- training ---------------------------------------------------------------------------------------
 
 
-def _work(work: Work, runs_dir: Path, options: Options, flag: StopFlag, talk: Talk) -> int:
-    """Train and evaluate what is missing; returns the exit status so far."""
+def _work(
+    work: Work, runs_dir: Path, options: Options, flag: StopFlag, talk: Talk, index: Callable[[], object]
+) -> int:
+    """Train and evaluate what is missing; returns the exit status so far. `index()` makes these runs those of the
+    study: only when the data are there, so that a mistyped path leaves an earlier report as it was."""
     todo = _todo(work, options.retry)
     if todo:
         _prepare(work, todo, runs_dir, talk, flag)
-        if not flag.raised:
-            _train(work, todo, options, flag, talk)
+    if not flag.raised:
+        index()
+    if todo and not flag.raised:
+        _train(work, todo, options, flag, talk)
     if not flag.raised:
         _evaluate(work, flag)
     if flag.raised:

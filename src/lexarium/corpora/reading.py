@@ -317,8 +317,11 @@ class Decoding:
     undecodable: str
     separators: str
 
-    def decode(self, data: bytes, file: TextFile, offset: int, counts: dict[str, int]) -> str:
-        """Text of the bytes of a file that begin at `offset`; a byte-order mark at its beginning is dropped."""
+    def decode(
+        self, data: bytes, file: TextFile, offset: int, counts: dict[str, int], tidy: bool = True
+    ) -> str:
+        """Text of the bytes of a file that begin at `offset`; a byte-order mark at its beginning is dropped. With
+        `tidy` False, NUL and separators are left to `mend`."""
         if offset == 0 and data.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise UserError(f"{file.path}: is UTF-16, by the mark it begins with; save the file as UTF-8")
         if offset == 0 and data.startswith(b"\xef\xbb\xbf"):
@@ -336,6 +339,8 @@ class Decoding:
             _count(counts, "undecodable", text.count("\ufffd") - data.count(b"\xef\xbf\xbd"))
             if self.undecodable == "drop":
                 text = data.decode("utf-8", "ignore")
+        if not tidy:
+            return text
         return self._tidy(text, lambda: f"{file.path}: from byte {offset:,}{line_of(file, offset)}", counts)
 
     def mend(self, text: str, where: Callable[[], str], counts: dict[str, int]) -> str:

@@ -79,10 +79,15 @@ class TextFiles:
         """Turn every text round, and the order of documents."""
         split: SplitConfig = SplitConfig()
 
-        @field_validator("path", "val_path", "test_path", mode="before")
+        @field_validator("path", "val_path", "test_path", "fields", mode="before")
         @classmethod
         def _one_or_many(cls, value: Any) -> Any:
             return (value,) if isinstance(value, str) else value
+
+        @field_validator("text", mode="before")
+        @classmethod
+        def _name_or_number(cls, value: Any) -> Any:
+            return str(value) if type(value) is int else value
 
         @model_validator(mode="after")
         def _fits(self) -> TextFiles.Config:
@@ -99,7 +104,7 @@ class TextFiles:
         self._decoding = Decoding(config.undecodable, config.separators)
         self._splitter = Splitter(config.split, bool(config.val_path or config.test_path))
         self._extents: dict[Path, int] = {}
-        self._headers: dict[Path, list[str]] = {}
+        self._headers: dict[Path, tuple[int, list[str]]] = {}
 
     # -- files ---------------------------------------------------------------------------------------
 
@@ -316,8 +321,8 @@ class TextFiles:
     def _from_jsonl(self, file: TextFile, offset: int, data: bytes, counts: dict[str, int]) -> Iterator[Raw]:
         for n, (place, line) in enumerate(reading.lines(data, offset)):
             where = functools.partial(_place, file, place)
-            try:
-                record = json.loads(self._decoding.decode(line, file, place, counts))
+            try:  # line separators inside a string are text, which is mended when it is taken out
+                record = json.loads(self._decoding.decode(line, file, place, counts, tidy=False))
             except (ValueError, RecursionError) as error:
                 raise UserError(f"{where()}: not a line of JSON ({gist(error)})") from None
             if not isinstance(record, dict):
@@ -326,23 +331,30 @@ class TextFiles:
 
     def _from_tsv(self, file: TextFile, offset: int, data: bytes, counts: dict[str, int]) -> Iterator[Raw]:
         numbered = self.config.text.isdecimal()
+        first, names = (-1, []) if numbered else self._header(file)
         # a line of tabs alone is a row of empty cells
         for n, (place, line) in enumerate(reading.lines(data, offset, blank=b" \r")):
-            if place == 0 and not numbered:
+            if place <= first:
                 continue
             where = functools.partial(_place, file, place)
             cells = self._decoding.decode(line, file, place, counts).split("\t")
-            names = [str(i) for i in range(len(cells))] if numbered else self._header(file)
+            names = [str(i) for i in range(len(cells))] if numbered else names
             if len(cells) != len(names):
                 raise UserError(f"{where()}: {len(cells)} columns, expected {len(names)}")
             yield n, place, *self._chosen(dict(zip(names, cells, strict=True)), where, counts)
 
-    def _header(self, file: TextFile) -> list[str]:
-        """Names of a table's columns: its first line."""
+    def _header(self, file: TextFile) -> tuple[int, list[str]]:
+        """Where a table's header begins, its first line that is not blank, and the names in it."""
         if file.path not in self._headers:
             with reading.opened(file) as handle:
-                line = handle.readline(reading.PEEK)
-            self._headers[file.path] = line.decode("utf-8-sig", "replace").rstrip("\r\n").split("\t")
+                place, line = 0, handle.readline(reading.PEEK)
+                while line and not line.strip():
+                    place, line = place + len(line), handle.readline(reading.PEEK)
+            names = line.decode("utf-8-sig", "replace").rstrip("\r\n").split("\t")
+            double = next((name for name in names if names.count(name) > 1), None)
+            if double is not None:
+                raise UserError(f"{file.path}: two columns are named {double!r}; rename one of them")
+            self._headers[file.path] = place, names
         return self._headers[file.path]
 
     def _rows(self, file: TextFile) -> list[int]:
@@ -402,7 +414,7 @@ class TextFiles:
                     f"{where()}: no {name!r} (there are: {', '.join(record) or 'none'}); say which is corpus.text, and"
                     " which are corpus.fields"
                 )
-        text = record[c.text]
+        text = "" if record[c.text] is None else record[c.text]
         if not isinstance(text, str):
             raise UserError(f"{where()}: {c.text!r} is {text!r}, expected a text")
         if not text and not self.keep_empty:

@@ -171,6 +171,7 @@ def _up_to(
     building = building_folder(folder)
     if (folder / MANIFEST).exists():
         _check_tokenizer(folder, tokenizer_config)
+        TokenStore(folder).verify(remembered=True)
         if building.exists() and not held(building):  # its process was killed just after the rename
             shutil.rmtree(building, ignore_errors=True)
         return folder
@@ -255,11 +256,12 @@ class _Work:
         if not hasattr(corpus, "parts") or sum(part.size for part in corpus.parts()) > SMALL_CORPUS:
             return
         found: dict[str, list[dict[str, Any]]] = {}
+        counts: dict[str, int] = {}
         for part in corpus.parts():
-            for split, document in corpus.read(part, {}):
+            for split, document in corpus.read(part, counts):
                 entry = {"documents": 0, "channels": sorted(document.channels), "fields": {}}
                 found.setdefault(split, [entry])[0]["documents"] += 1
-        self._check_splits(found)
+        self._check_splits(found, counts)
 
     def tokens(self) -> tuple[dict[str, list[dict[str, Any]]], dict[str, int]]:
         """Tokenise every part; split -> entries of its parts, and what was mended."""
@@ -284,7 +286,7 @@ class _Work:
                 found.counts[name] = found.counts.get(name, 0) + n
             tally.size += outcome.size
             self._progress(tally)
-        self._check_splits(found.parts)
+        self._check_splits(found.parts, found.counts)
         return {split: found.parts[split] for split in self.corpus.splits}, found.counts
 
     def _within(self, tally: Tally) -> Callable[[int], None]:
@@ -312,7 +314,7 @@ class _Work:
                 tally.tokens += entry["tokens"]
                 tally.documents[split] = tally.documents.get(split, 0) + entry["documents"]
                 self._progress(tally)
-        self._check_splits(found)
+        self._check_splits(found, {})
         return found
 
     def _jobs(self) -> tuple[Iterator[Job], int]:
@@ -325,13 +327,11 @@ class _Work:
         jobs = (Job(i, f"part-{i:05d}", digest(part), part.size, part=part) for i, part in enumerate(parts))
         return jobs, sum(part.size for part in parts)
 
-    def _check_splits(self, parts: dict[str, list[dict[str, Any]]]) -> None:
+    def _check_splits(self, parts: dict[str, list[dict[str, Any]]], counts: dict[str, int]) -> None:
         n = sum(part["documents"] for entries in parts.values() for part in entries)
         for split in self.corpus.splits:
             if not parts.get(split):
-                mend = "hold out more, choose another corpus.split.seed, or cut smaller documents"
-                others = f"; all {n} documents fell into other splits: {mend}" if n else ""
-                raise UserError(f"split {split!r} of the corpus is empty{others}")
+                raise UserError(f"split {split!r} of the corpus is empty{_why_empty(split, n, counts)}")
             for what in ("channels", "fields"):
                 first = parts[split][0][what]
                 other = next((p[what] for p in parts[split] if p[what] != first), None)
@@ -414,6 +414,19 @@ def _entry(parts: list[dict[str, Any]]) -> dict[str, Any]:
     few = {name: sorted(values) for name, values in levels.items() if name not in many}
     totals = {what: sum(part[what] for part in parts) for what in ("documents", "tokens")}
     return {**totals, "parts": parts, "levels": few}
+
+
+def _why_empty(split: str, n: int, counts: dict[str, int]) -> str:
+    """What may have left a split without documents, of n in all."""
+    left = ", ".join(f"{k} {name}" for name, k in counts.items())
+    if not n:
+        return f" (left out: {left})" if left else ""
+    few = " Documents end at line ends: does the text have any?" if n < 10 else ""
+    mend = "hold out less" if split == "train" else "hold out more"
+    return (
+        f"; all {n} documents fell into other splits: {mend}, choose another corpus.split.seed, or cut smaller"
+        f" documents.{few}"
+    )
 
 
 def _chunks(corpus: Corpus) -> Iterator[Job]:

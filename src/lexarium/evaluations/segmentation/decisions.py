@@ -7,7 +7,8 @@ parameter, so the fair unsupervised decision; it cannot cut off a word of one sy
 
 Threshold: cut where the value exceeds theta. `best_threshold` finds the theta whose score on a gold stream is highest
 among ALL that give different cuts. For boundaries that is one sort; for types, boundaries are taken away one after
-the other as theta rises and two words become one, with words told apart by 64-bit hashes. `bounded_threshold` is the
+the other as theta rises and two words become one, with words told apart by 64-bit hashes (sums modulo 2^64: two words
+of natural data that collide are improbable, and only the choice of theta would suffer). `bounded_threshold` is the
 search of the original code: bounded scalar minimisation on every tenth utterance. The score has many maxima and cues
 such as boundary probability crowd near 0, so that search fails often (spec 4.3); it is there to match published
 numbers.
@@ -48,9 +49,8 @@ def votes(decisions: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def best_threshold(values: np.ndarray, stream: Stream, aim: Aim = "boundary") -> float:
     """The theta whose cuts `values > theta` score highest on `stream`; the highest theta of several. Minus infinity
-    stands for cutting everywhere. Values that are not finite are never cut."""
-    finite = np.isfinite(values) & stream.inside
-    places = np.flatnonzero(finite)
+    stands for cutting everywhere. Positions without a value (NaN, minus infinity) are never cut."""
+    places = np.flatnonzero(stream.inside & (values > -np.inf))
     places = places[np.argsort(values[places], kind="stable")]  # theta rises along them
     if not len(places):
         return float("inf")

@@ -32,6 +32,8 @@ class Stream:
             )
         if (self.ends[1:] & self.ends[:-1]).any() or self.ends[0]:
             raise ValueError("a stream holds no empty utterance")
+        if (self.symbols < END).any():
+            raise ValueError(f"symbols are 0 or more, and {END} an utterance boundary")
         if not self.starts[self.first].all() or self.starts[self.ends].any():
             raise ValueError("a word begins with every utterance, and none at an utterance boundary")
 

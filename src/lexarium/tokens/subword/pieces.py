@@ -4,9 +4,9 @@ Trained without normalisation, without a space put in front, and with byte fallb
 exactly. One character needs care: SentencePiece writes the space as U+2581, so a U+2581 of the text itself is given as
 its three bytes. Id 0 is `<|endoftext|>` (bos, eos and pad), id 1 `<unk>`, which never occurs; the 256 bytes follow.
 
-The `.model` is kept beside `tokenizer.json`, which says the same in the format of `tokenizers` for transformers. Where
-`sentencepiece` is installed it computes the ids, else `tokenizers` does; a test holds them equal. A model that is
-read may normalise, or lack byte fallback: then what it cannot write back is refused, unless `lossy: true`.
+The `.model` is kept beside `tokenizer.json`, which says the same in the format of `tokenizers` for transformers, up to
+a U+2581 of the text, which is a space there. A model that is read may normalise, put a space in front, or lack byte
+fallback: then what it cannot write back is refused, unless `lossy: true`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -31,6 +31,59 @@ from lexarium.tokens.tokenizers import first_characters
 
 SPACE = "▁"
 MODEL = "tokenizer.model"
+
+
+KINDS = {1: "unigram", 2: "bpe"}
+"""`TrainerSpec.model_type` of the models that are read."""
+
+
+class Rules(NamedTuple):
+    """What a model does to a text before it cuts it: nothing, by default."""
+
+    kind: int = 1
+    charsmap: bytes = b""
+    """Compiled table of replacements."""
+    space_first: bool = False
+    one_space: bool = False
+    """Runs of spaces become one; none at the ends."""
+
+
+def read_rules(data: bytes) -> Rules:
+    """The rules of a model file: fields of `TrainerSpec` and `NormalizerSpec` in sentencepiece_model.proto. What the
+    file leaves out has the default of that file."""
+    top = dict(_message(data))
+    trainer, normalizer = dict(_message(top.get(2, b""))), dict(_message(top.get(3, b"")))
+    return Rules(
+        int(trainer.get(3, 1)),
+        bytes(normalizer.get(2, b"")),
+        bool(normalizer.get(3, 1)),
+        bool(normalizer.get(4, 1)),
+    )
+
+
+def _message(data: bytes) -> Iterator[tuple[int, Any]]:
+    """(number, value) of the fields of a protocol-buffer message: numbers, or bytes; the last of each counts."""
+    place = 0
+
+    def number() -> int:
+        nonlocal place
+        value = shift = 0
+        while True:
+            byte = data[place]
+            place += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while place < len(data):
+        key = number()
+        if key & 7 == 0:
+            yield key >> 3, number()
+            continue
+        size = {1: 8, 5: 4}.get(key & 7) or number()
+        yield key >> 3, data[place : place + size]
+        place += size
 
 
 class SentencePiece:
@@ -131,7 +184,12 @@ class SentencePiece:
             **({} if end is None else {"eos": end, "bos": end}),
             **found,
         }
-        self._exact = len(self._byte_ids) == 256 and model.decode(model.encode("  a \n b ")) == "  a \n b "
+        self._rules = read_rules(data)
+        if self._rules.kind not in KINDS:
+            raise UserError(
+                "tokenizer sentencepiece: a model of words or characters; use tokenizer word or character"
+            )
+        self._exact = len(self._byte_ids) == 256 and self._rules == Rules(kind=self._rules.kind)
 
     @property
     def special_tokens(self) -> dict[str, str]:
@@ -154,11 +212,11 @@ class SentencePiece:
 
     def dump(self) -> str:
         """Contents of `tokenizer.json`: the same tokenizer for `tokenizers` and transformers."""
-        from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+        from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
 
         unknown = next((i for i in range(self.vocab_size) if self._model.is_unknown(i)), None)
         scores = [(piece, self._model.get_score(i)) for i, piece in enumerate(self.symbols)]
-        if self._kind() == "unigram":
+        if KINDS[self._rules.kind] == "unigram":
             model: Any = models.Unigram(scores, unk_id=unknown, byte_fallback=bool(self._byte_ids))
         else:
             vocabulary = {piece: i for i, piece in enumerate(self.symbols)}
@@ -167,19 +225,22 @@ class SentencePiece:
                 unk_token=None if unknown is None else self.symbols[unknown],
             )  # fmt: skip
         tokenizer = Tokenizer(model)
-        tokenizer.normalizer = normalizers.Replace(" ", SPACE)
+        rules, before = self._rules, list[Any]()
+        if rules.charsmap:
+            before.append(normalizers.Precompiled(rules.charsmap))
+        if rules.one_space:
+            before += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+        if rules.space_first:
+            before.append(normalizers.Prepend(SPACE))
+        tokenizer.normalizer = normalizers.Sequence([*before, normalizers.Replace(" ", SPACE)])
         steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+        if rules.space_first:
+            steps.append(decoders.Strip(" ", 1, 0))
         tokenizer.decoder = decoders.Sequence(steps)
         tokenizer.add_special_tokens(
             [AddedToken(self.symbols[i], special=True) for i in sorted(self._special)]
         )
         return json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, indent=1)
-
-    def _kind(self) -> str:
-        """`bpe` or `unigram`: scores of BPE pieces are 0, -1, -2, ..."""
-        plain = [i for i in range(self.vocab_size) if i not in self._special and not self._model.is_byte(i)]
-        scores = [self._model.get_score(i) for i in plain]
-        return "bpe" if all(float(s).is_integer() for s in scores) else "unigram"
 
     # -- use -----------------------------------------------------------------------------------------
 
