@@ -398,3 +398,29 @@ def test_names_with_numbers_are_in_their_order(tmp_path: Path) -> None:
     assert (
         texts(corpus(path=str(tmp_path))) == texts(corpus(path=str(tmp_path / "*.txt"))) == ["1", "9", "10"]
     )
+
+
+def test_separators_inside_json_are_text(tmp_path: Path) -> None:
+    """A raw U+2028 in a string is valid JSON; it becomes a line end of the text, and is counted."""
+    lines = [json.dumps({"text": f"a\u2028b {i}"}, ensure_ascii=False) for i in range(20)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    counts: dict[str, int] = {}
+    found = read(corpus(path=str(tmp_path / "a.jsonl")), counts)
+    assert [d.text for _, d in found] == [f"a\nb {i}" for i in range(20)] and counts == {"separators": 20}
+
+
+def test_records_without_text_are_passed_over_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n{"text": null}\n{"text": ""}\n')
+    counts: dict[str, int] = {}
+    assert len(read(corpus(path=str(tmp_path / "a.jsonl")), counts)) == 1 and counts == {"empty": 2}
+
+
+def test_headers_of_tables(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("\n \nid\ttext\n1\tone\n2\ttwo\n")
+    assert texts(corpus(path=str(path))) == ["one", "two"]
+    path.write_text("text\ttext\n1\tone\n")
+    with pytest.raises(UserError, match="two columns are named 'text'"):
+        texts(corpus(path=str(path)))
+    path.write_text("1\tone\n2\ttwo\n")
+    assert texts(corpus(path=str(path), text=1, fields="0")) == ["one", "two"]

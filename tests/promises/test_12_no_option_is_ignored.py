@@ -22,6 +22,7 @@ import torch
 
 import lexarium
 from builders import tiny_run
+from lexarium.contracts.tools import data_with
 from lexarium.corpora.pairs import PairConfig
 from lexarium.corpora.splits import SplitConfig
 from lexarium.corpora.synthetic.sentences import SyntheticCorpus
@@ -47,6 +48,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "WindowLoss.Config": {"seq_len": 16, "limit": 3},
     "WarmRestarts.Config": {"period": 10},
     "Utterances.Config": {"column": "utterance"},
+    "Segmentation.Config": {"tune": "oracle"},
     "CosineRestarts.Config": {"period": 10},
     "FromRun.Config": {"path": "runs/a-b-forward-s1-0123456789"},
     "FromHuggingFace.Config": {"path": "gpt2"},
@@ -112,6 +114,7 @@ OUTSIDE = {
             "SplitsConfig",
             "Loss.Config",
             "RuleChoice.Config",
+            "Segmentation.Config",
             "Snippets.Config",
             "WindowLoss.Config",
         ),
@@ -266,6 +269,7 @@ def fields(cls: type[Config]) -> list[str]:
     """Fields that can take another value while all others keep theirs."""
     alone = {"type", "targets"}  # `targets` is about files: see the test below
     alone |= {"field"} if cls.__qualname__ == "SplitConfig" else set()  # needs `by: field`: likewise
+    alone |= {"residual"} if cls.__qualname__ == "EncoderDecoder.Config" else set()  # only sequential
     alone |= {"ones", "row_weight", "draws"}  # each belongs to one kind of matrix: see the test below
     single = [
         n
@@ -549,7 +553,8 @@ def test_an_objective_reads_its_options(spy: Spy, name: str) -> None:
 def test_a_model_reads_its_options(spy: Spy, name: str) -> None:
     cls = registry.find("model", name)
     small = {"n_layers": 1, "d_model": 8, **({"n_heads": 2} if "n_heads" in cls.Config.model_fields else {})}
-    for more in ({}, {"norm_type": "rms"} if "norm_type" in cls.Config.model_fields else {}):
+    others = ({"norm_type": "rms"}, {"positions": "rotary"})
+    for more in ({}, *(o for o in others if set(o) <= set(cls.Config.model_fields))):
         model = build_model(cls.Config(**small, **more), 7, seed=1)
         rows = torch.ones(1, 3, dtype=torch.int64)
         given = {"tokens": rows, "source": rows, "source_mask": rows.bool()}
@@ -622,9 +627,28 @@ def test_a_run_reads_its_options(trained: tuple[Run, Spy]) -> None:
     assert not [n for n in EVALUATION if ("Loss.Config", n) not in spy.seen]
 
 
+def run_on(data: tuple[Any, Any], folder: Path) -> Run:
+    """A run of one step on other data."""
+    corpus, tokenizer = (config.model_dump(mode="json") for config in data)
+    run = tiny_run(
+        folder / "runs",
+        corpus=corpus,
+        tokenizer=tokenizer,
+        train={"max_steps": 1},
+        evaluations=[],
+        objective={},
+    )
+    assert run.train() == "done"
+    return run
+
+
 @pytest.mark.parametrize("name", registry.names("evaluation"))
-def test_an_evaluation_reads_its_options(trained: tuple[Run, Spy], spy: Spy, name: str) -> None:
+def test_an_evaluation_reads_its_options(
+    trained: tuple[Run, Spy], spy: Spy, name: str, tmp_path: Path
+) -> None:
     run, cls = trained[0], registry.find("evaluation", name)
+    if hasattr(cls, "channels"):
+        run = run_on(data_with(cls.channels, tmp_path), tmp_path)
     parts = run.parts()
     data = EvaluationData(parts.store, parts.tokenizer, run.config.view)
     result = cls(cls.Config(splits=("val",), **base(cls.Config)), data).run(run.scorer(), 0)

@@ -42,7 +42,14 @@ SPEED = tuple(f"training/{name}.py" for name in ("captured", "cohort", "choice",
 SPEED += ("studies/cohorts.py", "studies/roofline.py", "studies/profile.py", "tokens/block.py")
 """What makes runs faster and changes no result: not needed to understand one. It has a limit of its own."""
 MAX_SPEED = 1800
-TEXT = ("tokens/subword/", "tokens/symbols.py", "tokens/in_place.py", "tokens/overlap.py", "tokens/export.py")
+TEXT = (
+    "tokens/subword/",
+    "tokens/symbols.py",
+    "tokens/progress.py",
+    "tokens/in_place.py",
+    "tokens/overlap.py",
+    "tokens/export.py",
+)
 """Kinds of tokenizers and files of ids: components, and what is done to a store beside training on it."""
 STATISTICS = (
     "studies/results.py",

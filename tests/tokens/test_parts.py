@@ -284,6 +284,37 @@ def test_a_swapped_tokenizer_of_a_finished_store_is_told(tmp_path: Path) -> None
         prepare(corpus, cls.Config(vocab_size=270), tmp_path / "stores")
 
 
+def test_damaged_ids_of_a_finished_store_are_told(tmp_path: Path) -> None:
+    from lexarium.foundation.files import Damaged
+
+    (tmp_path / "a.txt").write_text("".join(f"some line {i}\n" for i in range(3000)))
+    config = data(tmp_path / "a.txt", block_bytes=1024)
+    store = prepare(*config, tmp_path / "stores")
+    path = next(store.folder.glob("train/*.ids.npy"))
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(Damaged, match=r"ids.npy: content differs from its checksum"):
+        prepare(*config, tmp_path / "stores")
+
+
+@pytest.mark.parametrize(
+    "text, split, told",
+    [
+        (
+            "one long line " * 3000,
+            {},
+            "'val' .* all 1 documents .*: hold out more, .* does the text have any",
+        ),
+        ("a line\n", {"val": 0.99}, "'train' .* all 1 documents fell into other splits: hold out less"),
+    ],
+)
+def test_an_empty_split_says_what_may_help(tmp_path: Path, text: str, split: Any, told: str) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(UserError, match=told):
+        prepare(*data(tmp_path / "a.txt", **({"split": split} if split else {})), tmp_path / "stores")
+
+
 def test_progress_is_told_inside_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "TELL", 2000)
     path = tmp_path / "a.txt"

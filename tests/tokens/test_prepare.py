@@ -96,8 +96,8 @@ BAD: list[tuple[Documents, str]] = [
     ({"train": [Document("a", {}, {"c": [1]})], "val": ["a"]}, r"splits carry different channels: .*every split needs the same"),
     ({"train": [Document("a", {"k": 1}), Document("a")]}, r"document 1 of split 'train': fields \[\], expected \['k'\]; every document needs the same"),
     ({"train": [Document("a"), Document("a", {"k": 1})]}, r"document 1 of split 'train': fields \['k'\], expected \[\]"),
-    ({"train": [Document("a", {"k": 1}), Document("a", {"k": "x"})]}, r"documents 0 to 1 of split 'train': a field holds values of several types"),
-    ({"train": [Document("a", {"k": True}), Document("a", {"k": "x"})]}, r"documents 0 to 1 of split 'train': a field holds values of several types"),
+    ({"train": [Document("a", {"k": 1}), Document("a", {"k": "x"})]}, r"documents 0 to 1 of split 'train': field k holds values of several types"),
+    ({"train": [Document("a", {"k": True}), Document("a", {"k": "x"})]}, r"documents 0 to 1 of split 'train': field k holds values of several types"),
 ]  # fmt: skip
 
 

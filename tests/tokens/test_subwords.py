@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import unicodedata
 from functools import cache
@@ -151,6 +152,46 @@ def test_training_twice_gives_one_tokenizer_and_files_bring_it_back(name: str, t
         "pad": 0,
     }
     assert np.array_equal(back.encode_ids("the cat é"), one.encode_ids("the cat é"))
+
+
+RULES = {
+    "default": {},
+    "nfkc_cf": {"normalization_rule_name": "nfkc_cf", "byte_fallback": True},
+    "nfkc": {"normalization_rule_name": "nfkc", "byte_fallback": True, "add_dummy_prefix": False,
+             "remove_extra_whitespaces": False},
+    "identity": {"normalization_rule_name": "identity", "byte_fallback": True, "add_dummy_prefix": False,
+                 "remove_extra_whitespaces": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+@pytest.mark.parametrize("rules", RULES)
+def test_models_made_elsewhere(tmp_path: Path, rules: str, kind: str) -> None:
+    """What such a model does to a text is in the saved file too, and is refused unless it was accepted."""
+    library = pytest.importorskip("sentencepiece")
+    sink = io.BytesIO()
+    library.SentencePieceTrainer.train(
+        sentence_iterator=iter(line for text in sample() for line in text.splitlines() if line), model_writer=sink,
+        vocab_size=400, hard_vocab_limit=False, model_type=kind, minloglevel=2, **RULES[rules],
+    )  # fmt: skip
+    (tmp_path / "m.model").write_bytes(sink.getvalue())
+    cls = registry.find("tokenizer", "sentencepiece")
+    made = lambda **o: cls(cls.Config(path=str(tmp_path / "m.model"), **o))
+    tokenizer = made(lossy=True)
+    tokenizer.train(Texts([]))
+    other = Tokenizer.from_str(tokenizer.dump())
+    for text in ("Hello World", "ﬁne １２", "  two  spaces ", "the cat", "Où é"):
+        ids = tokenizer.encode_ids(text).tolist()
+        assert ids == other.encode(text, add_special_tokens=False).ids, text
+        if not set(ids) & tokenizer._special:  # of unknown characters, one library keeps the space before
+            assert other.decode(ids) == tokenizer.decode(ids)
+    strict = made()
+    strict.train(Texts([]))
+    if rules == "identity":
+        assert strict.decode(strict.encode_ids("ﬁne １２  ")) == "ﬁne １２  "
+        return
+    with pytest.raises(UserError, match="does not write the text back"):
+        strict.encode_ids("ﬁne １２")
 
 
 # --- byte-level BPE ---------------------------------------------------------------------------------

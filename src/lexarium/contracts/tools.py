@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -162,3 +163,13 @@ def run_model(model: Any, batch: Batch, **changes: Tensor) -> Any:
     """The model's output on the inputs it consumes, without gradients."""
     inputs = {**batch.inputs, **changes}
     return model(**{k: v for k, v in inputs.items() if k in model.consumes})
+
+
+def data_with(channels: Sequence[str], folder: Path) -> tuple[Any, Any]:
+    """Configs of a small corpus with these channels and of its tokenizer; files it needs are written to `folder`."""
+    if "word_start" not in channels:
+        return component("corpus", "question_formation").config, component("tokenizer", "word").config
+    path = folder / "utterances.txt"
+    path.write_text("".join(f"ba dog{'o' * (i % 4)} ti{i % 7} a\n" for i in range(40)), encoding="utf-8")
+    corpus = component("corpus", "utterances", path=str(path), form="letters", split={"val": 0.2})
+    return corpus.config, component("tokenizer", "symbol", unit="character").config

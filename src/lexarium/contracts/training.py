@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lexarium.contracts.tools import Test, component, need, partner_model
+from lexarium.contracts.tools import Test, component, data_with, need, partner_model
 from lexarium.models.build import build_model
 from lexarium.training import checkpoint
 
@@ -111,10 +111,7 @@ def evaluations(cls: Any, config: Any) -> Iterator[Test]:
         from lexarium.tokens.prepare import open_tokenizer, prepare
 
         with tempfile.TemporaryDirectory() as folder:
-            corpus, words = (
-                component("corpus", "question_formation").config,
-                component("tokenizer", "word").config,
-            )
+            corpus, words = data_with(getattr(cls, "channels", ()), Path(folder))
             store = prepare(corpus, words, Path(folder))
             tokenizer = open_tokenizer(words, store.folder)
             objective = component("objective", "causal", tokenizer)

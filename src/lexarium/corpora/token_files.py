@@ -14,7 +14,8 @@ Ids have no documents of their own: with `separator` a document ends at every su
 without, stretches of `document_tokens` tokens count as documents. Held out is the end of each file, or whole files.
 
 Refused: ids outside the tokenizer's vocabulary, files of another kind or type, files that are empty or named twice.
-Cost: one pass over the ids, to hash them and to find their largest and the separators.
+Cost: a pass over the ids to hash them and to find their largest, and one for every split to find where documents begin;
+what is copied is read again for each of them.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ class EvaluationConfig(ComponentConfig):
 class Evaluation(Protocol):
     """Asks a scorer and answers with numbers and a per-item table.
 
-    Two things it may have beside these: `items_at_every_step = True`, where its table is what it is for, and
-    `log_line(result) -> str`, one line for the log of a run in training.
+    What it may have beside these: `items_at_every_step = True`, where its table is what it is for, `log_line(result) ->
+    str`, one line for the log of a run in training, and `channels`, names of those it needs of the corpus.
     """
 
     asks: frozenset[str]

@@ -167,7 +167,7 @@ class Meter:
             self._task = self._bar.add_task(self.what, total=total, completed=self.pace.sum, text="")
         return self
 
-    def start_from(self, done: int, total: int | None = None) -> None:
+    def start_from(self, done: float, total: float | None = None) -> None:
         """Work turns out to be done already, and to be so much in all (empty = what was said before)."""
         self.pace = Pace({"": total or self.pace.total}, {"": done}, self._clock)
         if self._bar is not None:

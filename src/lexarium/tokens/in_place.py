@@ -58,8 +58,11 @@ def _check(part: TokenPart, vocab_size: int) -> None:
         if low < 0 or high >= vocab_size:
             bad = low if low < 0 else high
             place = start + int(np.flatnonzero(piece == bad)[0])
+            if part.offset is not None:
+                place += part.offset // np.dtype(part.dtype).itemsize
+            where = f"place {place:,}" + (" of a piece of it" if part.offset is None else "")
             raise UserError(
-                f"{part.path}: id {bad} at place {place:,} of a stretch is outside the tokenizer's vocabulary of"
+                f"{part.path}: id {bad} at {where} is outside the tokenizer's vocabulary of"
                 f" {vocab_size:,}; was it made by another tokenizer, or is corpus.dtype another?"
             )
 

@@ -1,4 +1,4 @@
-"""What two splits of a store have in common: whole documents, and stretches of NGRAM tokens.
+"""What two splits of a store have in common: distinct whole documents, and stretches of NGRAM tokens.
 
 A document stands for itself by a 64-bit hash of its tokens; where a split holds more than DOCUMENTS of them, only the
 documents whose hash falls into a fixed share of all hashes are compared, the same share in both splits. An n-gram

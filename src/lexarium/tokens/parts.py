@@ -100,6 +100,8 @@ class Outcome:
     """What became of a job: split -> entries of its parts in the manifest, and what was mended."""
 
     size: int = 0
+    before: int = 0
+    """Bytes of it that an earlier call did."""
     parts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -141,6 +143,7 @@ def build(job: Job, tools: Tools, tell: Callable[[int], None] = lambda size: Non
     for record in records:
         outcome.add(record)
     if records and records[-1]["last"]:
+        outcome.before = job.size
         return outcome
     tools = tools.ready()
     counts: dict[str, int] = {}
@@ -305,8 +308,11 @@ class _Group:
             table = pa.table(self._columns)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             where = self._job.part.name if self._job.part else f"documents {self._first} to {self._last}"
+            several = lambda values: len({type(value) for value in values}) > 1
+            names = [name for name, values in self._columns.items() if several(values)]
             raise UserError(
-                f"{where} of split {self._split!r}: a field holds values of several types ({gist(error)})"
+                f"{where} of split {self._split!r}: field {', '.join(names)} holds values of several types"
+                f" ({gist(error)}); make them all texts or all numbers"
             ) from None
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")

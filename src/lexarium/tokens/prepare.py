@@ -19,7 +19,7 @@ import hashlib
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,6 +42,7 @@ from lexarium.foundation.types import Corpus, Document, UserError
 from lexarium.tokens import in_place
 from lexarium.tokens.overlap import overlap
 from lexarium.tokens.parts import MAX_LEVELS, Interrupted, Job, Outcome, Recipe, Tools, run
+from lexarium.tokens.progress import Progress, Tally, Watched
 from lexarium.tokens.store import TokenStore
 from lexarium.tokens.tokenizers import FILE, is_tokenizer_file, save_tokenizer
 
@@ -50,23 +51,6 @@ SMALL_CORPUS = 1 << 26
 """Bytes up to which a corpus is read once before anything is learned from it."""
 PART = 20_000
 """Documents per job, for a corpus that is not read in parts."""
-
-
-@dataclass
-class Tally:
-    """How far preparation is."""
-
-    stage: str = "tokens"
-    documents: dict[str, int] = field(default_factory=dict)
-    """Split -> documents done."""
-    tokens: int = 0
-    size: int = 0
-    """Bytes done."""
-    total: int = 0
-    """Bytes in all; 0 = not known."""
-
-
-Progress = Callable[[Tally], None]
 
 
 def corpus_identity(config: ComponentConfig, fingerprint: str) -> dict[str, Any]:
@@ -244,7 +228,7 @@ class _Work:
         elif self._trained is None:
             self._read_small_corpus()
             tokenizer = registry.find("tokenizer", self._tokenizer_config.type)(self._tokenizer_config)
-            tokenizer.train(_Watched(self.corpus, self._progress))
+            tokenizer.train(Watched(self.corpus, self._progress))
             save_tokenizer(tokenizer, self.store)
             self._trained = tokenizer
         return self._trained
@@ -285,6 +269,7 @@ class _Work:
             for name, n in outcome.counts.items():
                 found.counts[name] = found.counts.get(name, 0) + n
             tally.size += outcome.size
+            tally.before += outcome.before
             self._progress(tally)
         self._check_splits(found.parts, found.counts)
         return {split: found.parts[split] for split in self.corpus.splits}, found.counts
@@ -367,38 +352,6 @@ class _Work:
                 **({"sources": record} if record else {}),
             },
         )
-
-
-class _Watched:
-    """A corpus that tells how much of it was read."""
-
-    def __init__(self, corpus: Any, progress: Progress) -> None:
-        self._corpus, self._progress = corpus, progress
-        total = sum(part.size for part in corpus.parts()) if hasattr(corpus, "parts") else 0
-        self._tally = Tally("tokenizer", total=total)
-        progress(self._tally)
-        if total:
-            self.read = self._read  # so that who asks whether the corpus has parts is told the truth
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._corpus, name)
-
-    def documents(self, split: str) -> Iterator[Document]:
-        for document in self._corpus.documents(split):
-            yield document
-            self._tell(split, len(document.text))
-
-    def _read(self, part: Any, counts: dict[str, int]) -> Iterator[tuple[str, Document]]:
-        for split, document in self._corpus.read(part, counts):
-            yield split, document
-            self._tell(split, len(document.text))
-
-    def _tell(self, split: str, size: int) -> None:
-        tally = self._tally
-        tally.documents[split] = n = tally.documents.get(split, 0) + 1
-        tally.size += size
-        if n % 64 == 0:
-            self._progress(tally)
 
 
 def _entry(parts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class Segmentation:
 
     kind, name, version = "evaluation", "segmentation", 1
     asks = frozenset({"next_scores"})
+    channels = (CHANNEL,)
 
     class Config(SplitsConfig):
         """Options of `segmentation`."""
