@@ -48,6 +48,7 @@ class Utterances:
     """Utterances of symbols, with the words they are made of."""
 
     kind, name, version = "corpus", "utterances", 1
+    repeats = True
 
     class Config(ComponentConfig):
         """Options of `utterances`."""

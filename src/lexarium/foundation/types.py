@@ -109,6 +109,7 @@ class Corpus(Protocol):
     the documents of a part with the split of each; `counts` (name -> number) takes up what was mended on the way.
     Then `documents(split)` gives the same, part after part. `record() -> dict` is what its store's manifest
     keeps about it. A corpus of ids that were made before offers `token_parts(split) -> Iterator[TokenPart]` instead.
+    Documents of two splits are never equal, unless it says `repeats = True`: people say the same thing twice.
     A corpus that knows the entropy of its documents may also have `floors(direction: str) -> dict[str, float]`: the
     expected negative log-probability under the true distribution, in nats per document, of the whole (key "") and,
     where known, of slices by a channel (key "half.1"). Evaluation `loss` then reports the excess over it.
