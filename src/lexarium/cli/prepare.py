@@ -26,6 +26,7 @@ MENDED = {
     "undecodable": "bytes that are not UTF-8",
     "nul": "NUL characters",
     "surrogates": "halves of surrogate pairs",
+    "empty": "records without text, left out",
     "separators": "line or paragraph separators (U+2028, U+2029), now line ends",
 }
 BYTES_PER_ID = 100

@@ -12,15 +12,15 @@ revision, which a streamed set must name as a commit, because a branch may move.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import field_validator
 
-from lexarium.corpora.reading import Decoding
-from lexarium.corpora.splits import SplitConfig, Splitter, field_of
+from lexarium.corpora.decoding import Decoding
+from lexarium.corpora.splits import ROLES, SplitConfig, Splitter, field_of
 from lexarium.foundation.config import ComponentConfig, outside_identity
 from lexarium.foundation.extras import need
 from lexarium.foundation.files import sha256_json
@@ -154,18 +154,22 @@ class HuggingFaceDataset:
             "files": files,
         }
 
-    def text_size(self) -> int:
-        """Bytes of the text, from the first thousand rows; UserError for a streamed set, whose size is not known."""
+    def text_size(self, splits: Sequence[str] = ROLES) -> int:
+        """Bytes of the text of some splits, from the first thousand rows; UserError for a streamed set, whose size is
+        not known."""
         if self.config.streaming:
             raise UserError(
                 "a streamed data set does not say how large it is: no estimate, and no sample_bytes"
             )
         total = 0
-        for data in self._sets.values():
+        held_out = {"val": self._splitter.val, "test": self._splitter.test}
+        held_out["train"] = 1.0 - held_out["val"] - held_out["test"]
+        for role, data in self._sets.items():
             self._check_columns(data)
+            share = sum(held_out[s] for s in splits) if role == "train" else float(role in splits)
             first = data.select_columns([self.config.text]).select(range(min(1000, len(data))))
             size = sum(len((row[self.config.text] or "").encode("utf-8", "replace")) for row in first)
-            total += round(size * len(data) / max(1, len(first)))
+            total += round(share * size * len(data) / max(1, len(first)))
         return total
 
     def parts(self) -> list[Part]:
@@ -197,7 +201,7 @@ class HuggingFaceDataset:
             where = f"{part.name}, row {first + n:,}"
             text = row.get(self.config.text)
             if not isinstance(text, str) or not text:
-                if text == "":
+                if text == "" or (text is None and self.config.text in row):
                     counts["empty"] = counts.get("empty", 0) + 1
                     continue
                 raise UserError(

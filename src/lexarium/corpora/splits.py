@@ -18,6 +18,7 @@ from lexarium.foundation.config import Config
 from lexarium.foundation.types import FieldValue, UserError
 
 DEFAULT_VAL = 0.05
+ROLES = ("train", "val", "test")
 
 
 class SplitConfig(Config):

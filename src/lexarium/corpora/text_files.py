@@ -19,18 +19,20 @@ are missing, splits that would be empty.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lexarium.corpora import reading
-from lexarium.corpora.reading import BLANK_LINE, LINE, Decoding, TextFile
-from lexarium.corpora.splits import SplitConfig, Splitter, field_of
+from lexarium.corpora import parquet, reading
+from lexarium.corpora.decoding import Decoding
+from lexarium.corpora.reading import BLANK_LINE, LINE, TextFile
+from lexarium.corpora.splits import ROLES, SplitConfig, Splitter, field_of
 from lexarium.foundation.config import ComponentConfig, outside_identity
 from lexarium.foundation.files import sha256_json
 from lexarium.foundation.fingerprints import fingerprint
@@ -41,7 +43,6 @@ Raw = tuple[int, int, str, dict[str, FieldValue]]
 
 LONGEST_FILE = 1 << 30
 """Bytes of a file that may be one document."""
-ROLES = ("train", "val", "test")
 
 
 class TextFiles:
@@ -64,7 +65,7 @@ class TextFiles:
         format: Literal["auto", "text", "jsonl", "tsv", "parquet"] = "auto"
         """What the files hold; auto = by their names."""
         text: str = "text"
-        """Key or column of the text, in JSONL, TSV and Parquet; a number counts columns of a TSV without header."""
+        """Key or column of the text, in tables; a number counts columns of a TSV without header, from 0."""
         fields: tuple[str, ...] = ()
         """Keys or columns kept with every document."""
         documents: Literal["block", "line", "blank_line", "file"] = "block"
@@ -156,25 +157,32 @@ class TextFiles:
             ]
         }
 
-    def text_size(self) -> int:
-        """Bytes of text, compressed files estimated from their beginnings."""
-        return sum(
-            self._column_bytes(f) if f.format == "parquet" else round(f.size * reading.expansion(f))
-            for _, f in self.files
-        )
+    def text_size(self, splits: Sequence[str] = ROLES) -> int:
+        """Bytes of the text of some splits; compressed files and tables estimated from their beginnings."""
+        held_out = {"val": self._splitter.val, "test": self._splitter.test}
+        held_out["train"] = 1.0 - held_out["val"] - held_out["test"]
+        found = 0.0
+        for role, file in self.files:
+            whole = (
+                parquet.column_bytes(file, self.config.text)
+                if file.format == "parquet"
+                else file.size * reading.expansion(file)
+            )
+            if file.format in ("jsonl", "tsv"):
+                whole *= self._text_share(file)
+            share = sum(held_out[s] for s in splits) if role == "train" else float(role in splits)
+            found += whole * share
+        return round(found)
 
-    def _column_bytes(self, file: TextFile) -> int:
-        """Bytes of the text column of a Parquet file, uncompressed."""
-        import pyarrow.parquet as pq
-
-        self._rows(file)  # refuses what is no Parquet file
-        metadata, name = pq.ParquetFile(file.path).metadata, self.config.text
-        columns = [
-            metadata.row_group(i).column(j)
-            for i in range(metadata.num_row_groups)
-            for j in range(metadata.num_columns)
-        ]
-        return sum(c.total_uncompressed_size for c in columns if c.path_in_schema == name)
+    def _text_share(self, file: TextFile) -> float:
+        """Bytes of text per byte of a table's lines, from its first thousand."""
+        number = next(i for i, (_, other) in enumerate(self.files) if other is file)
+        part, text, last, n = next(self._parts_of(number, file)), 0, 0, 0
+        for _, raws in self._stretches(number, file, part, {}):
+            for _, place, content, _ in itertools.islice(raws, 1000):
+                text, last, n = text + len(content.encode("utf-8", "replace")), place, n + 1
+            break
+        return text / last * (n - 1) / n if n > 1 and last else 1.0
 
     # -- reading in parts ----------------------------------------------------------------------------
 
@@ -252,7 +260,7 @@ class TextFiles:
         """What the places of a file's documents run up to."""
         if file.format == "parquet":
             if file.path not in self._extents:
-                self._extents[file.path] = sum(self._rows(file))
+                self._extents[file.path] = sum(parquet.rows(file))
             return self._extents[file.path]
         if file.compression:
             raise UserError(
@@ -357,51 +365,19 @@ class TextFiles:
             self._headers[file.path] = place, names
         return self._headers[file.path]
 
-    def _rows(self, file: TextFile) -> list[int]:
-        """Rows of every row group of a Parquet file."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            metadata = pq.ParquetFile(file.path).metadata
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{file.path}: not a Parquet file ({error})") from None
-        return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-
     def _row_groups(self, number: int, file: TextFile) -> Iterator[Part]:
-        rows = self._rows(file)
+        rows = parquet.rows(file)
         for k in range(len(rows)):
             yield Part(f"{file.path}, row group {k}", file.size // len(rows), (number, k), file.identity)
 
     def _from_parquet(self, file: TextFile, group: int, counts: dict[str, int]) -> Iterator[Raw]:
-        import pyarrow.parquet as pq
-
-        handle = pq.ParquetFile(file.path)
         wanted = [self.config.text, *self.config.fields]
-        missing = [name for name in wanted if name not in handle.schema_arrow.names]
-        if missing:
-            raise UserError(
-                f"{file.path}: no column {missing[0]!r} (columns: {', '.join(handle.schema_arrow.names)}); say which is"
-                " corpus.text"
-            )
-        n, before = 0, sum(self._rows(file)[:group])
-        for records in self._batches(file, handle, group, wanted):
+        n, before = 0, sum(parquet.rows(file)[:group])
+        for records in parquet.batches(file, group, wanted):
             for record in records:
                 where = functools.partial(str.format, "{}: row {:,}", file.path, before + n)
                 yield n, before + n, *self._chosen(record, where, counts)
                 n += 1
-
-    @staticmethod
-    def _batches(
-        file: TextFile, handle: Any, group: int, wanted: list[str]
-    ) -> Iterator[list[dict[str, Any]]]:
-        try:
-            for batch in handle.iter_batches(batch_size=1024, row_groups=[group], columns=wanted):
-                yield batch.to_pylist()
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{file.path}: row group {group}: damaged ({gist(error)}); mend the download"
-            ) from None
 
     def _chosen(
         self, record: dict[str, Any], where: Callable[[], str], counts: dict[str, int]
@@ -424,7 +400,20 @@ class TextFiles:
         for name in c.fields:
             if not isinstance(record[name], str | int | float | bool):
                 raise UserError(f"{where()}: field {name!r} is {record[name]!r}, expected a text or a number")
-        return self._decoding.mend(text, where, counts), {name: record[name] for name in c.fields}
+        return self._decoding.mend(text, where, counts), {
+            name: self._field(record[name], name, where, counts) for name in c.fields
+        }
+
+    def _field(
+        self, value: FieldValue, name: str, where: Callable[[], str], counts: dict[str, int]
+    ) -> FieldValue:
+        if isinstance(value, str):
+            return self._decoding.mend(value, lambda: f"{where()}: field {name!r}", counts)
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+            raise UserError(
+                f"{where()}: field {name!r} is {value}, a number of more than 64 bits; write it as text"
+            )
+        return value
 
 
 def _place(file: TextFile, offset: int) -> str:

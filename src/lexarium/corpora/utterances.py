@@ -20,14 +20,14 @@ compressed or not.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from lexarium.corpora.reading import line_of
-from lexarium.corpora.splits import SplitConfig
+from lexarium.corpora.splits import ROLES, SplitConfig
 from lexarium.corpora.text_files import TextFiles
 from lexarium.foundation.config import ComponentConfig, outside_identity
 from lexarium.foundation.types import Document, FieldValue, Part, UserError
@@ -136,9 +136,9 @@ class Utterances:
         """What was read, for the manifest."""
         return self._lines.record()
 
-    def text_size(self) -> int:
-        """Bytes of text."""
-        return self._lines.text_size()
+    def text_size(self, splits: Sequence[str] = ROLES) -> int:
+        """Bytes of the text of some splits."""
+        return self._lines.text_size(splits)
 
     def parts(self) -> list[Part]:
         """Every part of the corpus, in reading order."""

@@ -89,7 +89,10 @@ def length(draft: Draft, key: str, value: Any) -> None:
 def vocabulary(draft: Draft, key: str, value: Any) -> None:
     """The tokenizer, which must have as many ids as the model."""
     size, told = whole(draft, key, 2), draft.told(key)
-    paths = {p for p in (draft.options.tokenizer, draft.given.get(f"{T}.tokenizer_path")) if p}
+    given = draft.given.get(f"{T}.tokenizer_path")
+    if given is not None and not isinstance(given, str):
+        raise UserError(f"{draft.told(f'{T}.tokenizer_path')}: expected the path of a tokenizer")
+    paths = {p for p in (draft.options.tokenizer, given) if p}
     if len(paths) > 1:
         raise UserError(
             f"-t {draft.options.tokenizer}: the file names another, {draft.told(f'{T}.tokenizer_path')}"

@@ -41,6 +41,10 @@ def parse_json(text: str, name: str) -> dict[str, Any]:
         found = json.loads(without_comments(text, name), object_pairs_hook=once, parse_constant=constant)
     except json.JSONDecodeError as error:
         raise UserError(f"{name}:{error.lineno}: not valid JSON: {error.msg.lower()}") from None
+    except RecursionError:
+        raise UserError(
+            f"{name}: brackets within brackets, too deep to be read; is it a configuration?"
+        ) from None
     if not isinstance(found, dict):
         raise UserError(f"{name}: expected an object in braces, found {type(found).__name__}")
     return found

@@ -58,9 +58,9 @@ def _check(part: TokenPart, vocab_size: int) -> None:
         if low < 0 or high >= vocab_size:
             bad = low if low < 0 else high
             place = start + int(np.flatnonzero(piece == bad)[0])
+            where = f"place {place:,} of a piece of it"
             if part.offset is not None:
-                place += part.offset // np.dtype(part.dtype).itemsize
-            where = f"place {place:,}" + (" of a piece of it" if part.offset is None else "")
+                where = f"byte {part.offset + place * np.dtype(part.dtype).itemsize:,}"
             raise UserError(
                 f"{part.path}: id {bad} at {where} is outside the tokenizer's vocabulary of"
                 f" {vocab_size:,}; was it made by another tokenizer, or is corpus.dtype another?"

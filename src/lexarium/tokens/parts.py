@@ -26,13 +26,13 @@ import numpy as np
 
 from lexarium.foundation import registry
 from lexarium.foundation.config import ComponentConfig, Source, resolved, validate
-from lexarium.foundation.files import dumps_line, read_json, write_atomic, write_json
+from lexarium.foundation.files import dumps_line, read_json, sha256_file, write_atomic, write_json
 from lexarium.foundation.types import Document, Part, UserError, gist
 
 TOKENS = 1 << 24
 """Tokens after which what a job has is written."""
 TELL = 1 << 20
-"""Characters after which progress is told."""
+"""Bytes after which progress is told."""
 MAX_LEVELS = 200
 """Different values of a textual field that the manifest lists."""
 
@@ -139,7 +139,7 @@ def run(
 
 def build(job: Job, tools: Tools, tell: Callable[[int], None] = lambda size: None) -> Outcome:
     """Tokenise the documents of a job and write their files, as far as that was not done before."""
-    outcome, records = Outcome(job.size), _records(job, tools.records)
+    outcome, records = Outcome(job.size), _records(job, tools)
     for record in records:
         outcome.add(record)
     if records and records[-1]["last"]:
@@ -175,17 +175,29 @@ def _record_path(job: Job, n: int, folder: Path) -> Path:
     return folder / f"{job.number:05d}-{n:04d}.json"
 
 
-def _records(job: Job, folder: Path) -> list[dict[str, Any]]:
-    """What was written of this very job before."""
+def _records(job: Job, tools: Tools) -> list[dict[str, Any]]:
+    """What was written of this very job before, as far as its files are what was written."""
     found: list[dict[str, Any]] = []
-    while (path := _record_path(job, len(found), folder)).exists():
+    while (path := _record_path(job, len(found), tools.records)).exists():
         record = read_json(path)
-        if record.get("digest") != job.digest:
+        if record.get("digest") != job.digest or not _there(record, tools.store):
             break
         found.append(record)
         if record["last"]:
             break
     return found
+
+
+def _there(record: dict[str, Any], store: Path) -> bool:
+    """Whether the files of a record's parts have the content they were written with."""
+    try:
+        return all(
+            sha256_file(store / split / name) == file["sha256"]
+            for split, entry in record["parts"].items()
+            for name, file in entry["files"].items()
+        )
+    except OSError:
+        return False
 
 
 def _documents(job: Job, corpus: Any, counts: dict[str, int]) -> Iterator[tuple[str, Document]]:
@@ -208,7 +220,7 @@ def _gather(
         group = groups.setdefault(split, _Group(tokenizer, split, job))
         tokens += group.add(document, job.first + written + read)
         read += 1
-        size += len(document.text)
+        size += len(document.text.encode("utf-8", "replace"))
         if size >= TELL:
             tell(size)
             size = 0

@@ -39,6 +39,8 @@ class GivenTokenizer:
         """The special token read first; empty = what tokenizer_config.json beside it says, else `<|endoftext|>`."""
         eos: str | None = None
         pad: str | None = None
+        lossy: bool = False
+        """Accept a tokenizer that normalises, so that not every text comes back as it was."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -75,6 +77,8 @@ class GivenTokenizer:
         except Exception as error:  # the library raises plain Exception
             raise Damaged(f"{path}: not a tokenizer file ({error})") from None
         self._tokenizer.encode_special_tokens = True
+        self._tokenizer.no_truncation()  # settings of somebody's batches, saved with the file
+        self._tokenizer.no_padding()
         self.symbols = [self._tokenizer.id_to_token(i) or "" for i in range(self._tokenizer.get_vocab_size())]
         known = {symbol: i for i, symbol in enumerate(self.symbols)}
         self.roles = {}
@@ -108,6 +112,15 @@ class GivenTokenizer:
         """ids (L,) int64 and the character (L,) int64 in which each token begins."""
         refuse_surrogates(text)
         found = self._tokenizer.encode(text, add_special_tokens=False)
+        if (
+            self._tokenizer.normalizer is not None
+            and not self.config.lossy
+            and self.decode(found.ids) != text
+        ):
+            raise UserError(
+                "this tokenizer normalises, and does not write the text back as it was; say tokenizer.lossy=true to"
+                f" accept that (in: {text[:60]!r})"
+            )
         return np.array(found.ids, dtype=np.int64), np.array([a for a, _ in found.offsets], dtype=np.int64)
 
     def encode_ids(self, text: str) -> np.ndarray:

@@ -11,6 +11,7 @@ fallback: then what it cannot write back is refused, unless `lossy: true`.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
@@ -204,7 +205,8 @@ class SentencePiece:
     def fingerprint(self) -> str:
         """Hash of pieces, scores and what is done to text before."""
         scores = [self._model.get_score(i) for i in range(self.vocab_size)]
-        return sha256_json([self.config.type, self.symbols, scores, self._exact])
+        rules = [] if self._exact else [[*self._rules[2:], hashlib.sha256(self._rules.charsmap).hexdigest()]]
+        return sha256_json([self.config.type, self.symbols, scores, self._exact, *rules])
 
     def files(self) -> dict[str, Any]:
         """The model itself, and what it was trained on."""

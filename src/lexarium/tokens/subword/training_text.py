@@ -10,6 +10,7 @@ white space are cut there for training: what learns from whole words would other
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,7 +31,7 @@ class TrainingText:
         self._splits = tuple(s for s in corpus.splits if s in splits) or corpus.splits[:1]
         self._digest = hashlib.sha256()
         self._known: int | None = (
-            corpus.text_size() if sample_bytes and hasattr(corpus, "text_size") else None
+            corpus.text_size(self._splits) if sample_bytes and hasattr(corpus, "text_size") else None
         )
         """Bytes of the whole text, where a sample of it is wanted and they are known."""
         self.record: dict[str, Any] = {
@@ -67,12 +68,13 @@ class TrainingText:
                     yield split, (d.text for d in self._corpus.documents(split))
             return
         share = 1.0 if self._sample is None or self._known is None else self._sample / max(1, self._known)
+        numbers = itertools.count()  # through all parts: of many small ones not every first document
         for part in self._corpus.parts():
             if self._known is None and self._sample is not None and self.record["bytes"] >= self._sample:
                 return
             own = (d.text for split, d in self._corpus.read(part, {}) if split in self._splits)
             # numbered among themselves: documents are held out by the same rule, and the two must not meet
-            yield part.name, (text for n, text in enumerate(own) if rng.spread(n) < share)
+            yield part.name, (text for text in own if rng.spread(next(numbers)) < share)
 
     def _cut(self, text: str, data: bytes) -> Iterator[str]:
         """The text, cut inside runs without white space that are too long."""
@@ -83,7 +85,7 @@ class TrainingText:
             return
         piece = ""
         for word in text.splitlines(keepends=True):
-            for run in word.split(" "):
+            for run in word.split(" "):  # a tab ends no run here: such a run is cut once more than it needs
                 if len(run) > LONGEST_RUN:
                     self.record["cut_runs"] += 1
                     yield piece
