@@ -279,7 +279,7 @@ def test_a_mark_of_byte_order_is_dropped(tmp_path: Path) -> None:
 BAD: list[tuple[str, bytes, dict[str, Any], str]] = [
     ("a.txt", b"ok\nab\xffc", {}, r"a.txt: byte 5 \(0xff\) is not UTF-8 \(line 2\); save the file as UTF-8"),
     ("a.txt", "Grüße".encode("utf-16-le"), {}, r"is not UTF-8|a NUL character"),
-    ("a.txt", b"a\0b", {}, r"a.txt: from byte 0 \(line 1\): a NUL character; is it UTF-16"),
+    ("a.txt", b"a\0b", {}, r"a.txt: byte 1 \(line 1\): a NUL character; is it UTF-16"),
     ("a.txt", b"", {}, r"a.txt: is empty; remove it, or mend the download"),
     ("a.pdf", b"x", {}, r"a.pdf: the name does not tell what it holds .*say corpus.format"),
     (
@@ -424,3 +424,28 @@ def test_headers_of_tables(tmp_path: Path) -> None:
         texts(corpus(path=str(path)))
     path.write_text("1\tone\n2\ttwo\n")
     assert texts(corpus(path=str(path), text=1, fields="0")) == ["one", "two"]
+
+
+def test_fields_are_looked_at_like_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    for value, told in (
+        ('"\\ud800x"', r"\(line 2\): field 'author': half a surrogate pair"),
+        (str(10**25), r"\(line 2\): field 'author' is 10+, a number of more than 64 bits"),
+    ):
+        path.write_text('{"text": "a", "author": "b"}\n{"text": "c", "author": ' + value + "}\n")
+        with pytest.raises(UserError, match=told):
+            read(corpus(path=str(path), fields="author"))
+
+
+def test_a_nul_is_named_at_its_own_place(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("".join(f"line {i}\n" for i in range(60)) + "a\0b\n")
+    with pytest.raises(UserError, match=r"a.txt: byte 471 \(line 61\): a NUL character"):
+        read(corpus(path=str(tmp_path / "a.txt")))
+
+
+def test_frames_with_a_long_window_are_read(tmp_path: Path) -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=28, enable_ldm=True, write_content_size=False)
+    data = b"".join(b"line %d\n" % i for i in range(1000))
+    packed = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    (tmp_path / "a.txt.zst").write_bytes(packed.compress(data) + packed.flush())
+    assert "".join(texts(corpus(path=str(tmp_path / "a.txt.zst")))) == data.decode()

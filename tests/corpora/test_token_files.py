@@ -132,7 +132,7 @@ class Evil:
     [
         ("a.bin", b"abc", {}, r"a.bin: 3 bytes are no whole number of uint16 ids; say corpus.dtype"),
         ("a.bin", b"", {}, r"a.bin is empty"),
-        ("a.bin", np.array([5, 1000], np.uint16).tobytes() * 50, {}, r"id 1000 at place 1 is outside the tokenizer's vocabulary of 1,000"),
+        ("a.bin", np.array([5, 1000], np.uint16).tobytes() * 50, {}, r"id 1000 at byte 2 is outside the tokenizer's vocabulary of 1,000"),
         ("a.npy", b"no", {}, r"a.npy: not an array file"),
         ("a.h5", b"no", {}, r"a.h5: not an HDF5 file"),
         ("a.pt", b"no", {}, r"a.pt: not a tensor that can be loaded as weights only"),

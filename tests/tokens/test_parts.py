@@ -298,6 +298,24 @@ def test_damaged_ids_of_a_finished_store_are_told(tmp_path: Path) -> None:
         prepare(*config, tmp_path / "stores")
 
 
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+def test_parts_are_looked_at_before_a_preparation_goes_on(
+    book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """A part that is not what was written, or is gone, is made anew; the store is that of one go."""
+    config = data(book, block_bytes=1024)
+    whole = contents(prepare(*config, tmp_path / "whole"))
+    folder = prepare_tokens(*config, tmp_path / "stores")
+    path = sorted(folder.glob("train/*.ids.npy"))[1]
+    if damage == "gone":
+        path.unlink()
+    else:
+        content = bytearray(path.read_bytes())
+        content[-3] ^= 1
+        path.write_bytes(content)
+    assert contents(prepare(*config, tmp_path / "stores")) == whole
+
+
 @pytest.mark.parametrize(
     "text, split, told",
     [

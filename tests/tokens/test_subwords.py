@@ -427,3 +427,62 @@ def test_ids_are_text_as_numbers() -> None:
     for text in ("100", "x"):
         with pytest.raises(UserError, match="is no id below 100"):
             tokenizer.encode(text)
+
+
+# --- tokenizers that are given ----------------------------------------------------------------------
+
+
+def given(folder: Path, **options: Any) -> Any:
+    cls = registry.find("tokenizer", "file")
+    tokenizer = cls(cls.Config(path=str(folder / "t.json"), **options))
+    tokenizer.train(Texts([]))
+    return tokenizer
+
+
+def test_settings_of_batches_in_a_file_are_not_used(tmp_path: Path) -> None:
+    """Many files that models come with hold a truncation and a padding."""
+    other = Tokenizer.from_str(known("bpe").dump())
+    other.enable_truncation(4)
+    other.enable_padding(length=8)
+    other.save(str(tmp_path / "t.json"))
+    text = "the cat sat on the mat and slept"
+    assert given(tmp_path).encode_ids(text).tolist() == known("bpe").encode_ids(text).tolist()
+
+
+def test_a_file_that_normalises_is_refused_unless_accepted(tmp_path: Path) -> None:
+    from tokenizers import normalizers
+
+    other = Tokenizer.from_str(known("bpe").dump())
+    other.normalizer = normalizers.Lowercase()
+    other.save(str(tmp_path / "t.json"))
+    assert given(tmp_path).encode_ids("the cat").tolist() == known("bpe").encode_ids("the cat").tolist()
+    with pytest.raises(UserError, match="this tokenizer normalises, .* tokenizer.lossy=true"):
+        given(tmp_path).encode_ids("The cat")
+    assert (
+        given(tmp_path, lossy=True).encode_ids("The cat").tolist()
+        == known("bpe").encode_ids("the cat").tolist()
+    )
+
+
+@pytest.mark.parametrize("case", ["many files", "val_path", "jsonl"])
+def test_a_sample_is_as_large_as_asked(tmp_path: Path, case: str) -> None:
+    """Of many small files, of files beside a held-out one, and of records with other columns."""
+    from lexarium.corpora.text_files import TextFiles
+
+    options: dict[str, Any] = {"documents": "line", "split": {"val": 0.1}}
+    (tmp_path / "t").mkdir()
+    for i in range(100 if case == "many files" else 2):
+        lines = [f"line {j} of file {i} with some words" for j in range(20 if case == "many files" else 2000)]
+        if case == "jsonl":
+            records = [json.dumps({"text": x, "more": "y" * 300}) for x in lines]
+            (tmp_path / "t" / f"{i}.jsonl").write_text("\n".join(records))
+        else:
+            (tmp_path / "t" / f"{i}.txt").write_text("\n".join(lines))
+    if case == "many files":
+        options["documents"] = "file"
+    if case == "val_path":
+        options = {"documents": "line", "val_path": str(tmp_path / "t" / "1.txt")}
+    path = tmp_path / "t" / "0.txt" if case == "val_path" else tmp_path / "t"
+    corpus = TextFiles(TextFiles.Config(path=str(path), **options))
+    text = TrainingText(corpus, ("train",), 15_000)
+    assert sum(len(piece) for piece in text) == pytest.approx(15_000, rel=0.1)

@@ -7,6 +7,7 @@ index always holds the whole study; `--only` restricts what is trained now.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ class Work:
 
     points: list[Point]
     runs: dict[str, Run] = field(default_factory=dict)
+    new: list[Path] = field(default_factory=list)
+    """Directories that were not there before this call."""
     states: dict[str, str] = field(default_factory=dict)
     messages: dict[str, str] = field(default_factory=dict)
 
@@ -124,6 +127,8 @@ def _create(points: Sequence[Point], runs_dir: Path) -> Work:
     work = Work(list(points))
     with Meter("creating runs", len(distinct), "runs") as meter:
         for i, (name, point) in enumerate(distinct.items(), start=1):
+            if not (runs_dir / name).exists():
+                work.new.append(runs_dir / name)
             work.runs[name] = Run.create(point.config, runs_dir)
             meter.move(i)
     return work
@@ -139,7 +144,13 @@ def _work(
     study: only when the data are there, so that a mistyped path leaves an earlier report as it was."""
     todo = _todo(work, options.retry)
     if todo:
-        _prepare(work, todo, runs_dir, talk, flag)
+        try:
+            _prepare(work, todo, runs_dir, talk, flag)
+        except UserError:
+            for folder in work.new:  # their data cannot be made
+                if not (folder / "metrics.jsonl").exists():
+                    shutil.rmtree(folder, ignore_errors=True)
+            raise
     if not flag.raised:
         index()
     if todo and not flag.raised:

@@ -41,9 +41,8 @@ def corpora(cls: Any, config: Any) -> Iterator[Test]:
         texts = {split: {d.text for d in take(corpus, split)} for split in corpus.splits}
         for a, b in itertools.combinations(texts, 2):
             shared = texts[a] & texts[b]
-            need(
-                not shared, f"{a} and {b} share {len(shared)} documents, e.g. {next(iter(shared), '')[:60]!r}"
-            )
+            example = next(iter(shared), "")[:60]
+            need(not shared, f"{a} and {b} share {len(shared)} documents, e.g. {example!r}")
         return None
 
     def deterministic() -> None:

@@ -76,7 +76,8 @@ def updates(draft: Draft, n: int, told: str) -> tuple[int, str]:
         return n, told
     draft.note(
         f"steps of the file are minibatches (torchEnhanced 0.2.x), {per_update} to an update: they are divided, all but"
-        " those of the learning rate, which the code counted in updates; --steps updates takes them as they are"
+        " those of the learning rate and of step_log, which the code counted in updates; --steps updates takes them as"
+        " they are"
     )
     return max(1, n // per_update), f"{told} minibatches, {per_update} to an update"
 

@@ -45,15 +45,15 @@ class Watched:
     def documents(self, split: str) -> Iterator[Document]:
         for document in self._corpus.documents(split):
             yield document
-            self._tell(split, len(document.text))
+            self._tell(split, document.text)
 
     def _read(self, part: Any, counts: dict[str, int]) -> Iterator[tuple[str, Document]]:
         for split, document in self._corpus.read(part, counts):
             yield split, document
-            self._tell(split, len(document.text))
+            self._tell(split, document.text)
 
-    def _tell(self, split: str, size: int) -> None:
-        tally = self._tally
+    def _tell(self, split: str, text: str) -> None:
+        tally, size = self._tally, len(text.encode("utf-8", "replace"))
         tally.documents[split] = n = tally.documents.get(split, 0) + 1
         tally.size += size
         if n % 64 == 0:
