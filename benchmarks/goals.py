@@ -66,7 +66,7 @@ COMPARISONS = (
     Comparison("S12", "tokenise-hf", "text to token store, byte-level BPE of 50,257 ids, one process",
                "tokenizers encode_batch, ids only", 3, "MB per CPU-second"),
     Comparison("S12", "tokenise-memory", "largest memory of preparing four times the text; at most 1.1 times that of the"
-               " smaller", "-", 1, "bytes", "lower"),
+               " smaller", "the smaller text", 1 / 1.1, "bytes", "lower"),
     Comparison("S13", "startup", "start of a command (0.5 s; report of 10 runs 3 s), none imports torch", "-", 1, "seconds",
                "lower"),
     Comparison("S14", "first-step-trainer", "start of the process to the end of the first step, 6 x 512, batch 8",

@@ -72,7 +72,7 @@ def main() -> None:
     peak = {times: max(row["own"], row["worker"]) for times, row in found.items()}
     common.write(
         "tokenise-memory", **goals.entry("tokenise-memory"), ours=peak["4"], theirs=peak["1"],
-        ratio=1.1 * peak["1"] / peak["4"], rounds=list(found.values()), parity=None, folder=options.output,
+        ratio=peak["1"] / peak["4"], rounds=list(found.values()), parity=None, folder=options.output,
         hours_for_100_gb=100e9 / (found["4"]["mb_per_second"] * 1e6) / 3600, workers=options.workers,
     )  # fmt: skip
 
