@@ -115,7 +115,12 @@ def _config(
     trust: bool,
 ) -> RunConfig:
     from lexarium.cli.target import load_target, parse_levels
+    from lexarium.corpora.reading import COMPRESSIONS, FORMATS
 
+    if Path(what).suffix in (*FORMATS, *COMPRESSIONS) and Path(what).exists():
+        raise UserError(
+            f"{what}: --to tsv writes sentence pairs as they are released; of text choose bin, h5 or npy"
+        )
     found = load_target(what, runs_dir, preset, overrides, trust=trust)
     return found.points(runs_dir, parse_levels(select, "--select"))[0].config
 

@@ -105,6 +105,8 @@ def groups_of(
     text = path.suffix not in (".yaml", ".yml") and (
         pattern or (path.exists() and not (path / "config.yaml").exists())
     )
+    if (path / "manifest.json").exists():
+        raise UserError(f"{path}: is a token store already; `lexarium export` writes its ids")
     if (
         not text
         and (path.suffix in (*FORMATS, *COMPRESSIONS, *KINDS) or len(path.parts) > 1)
