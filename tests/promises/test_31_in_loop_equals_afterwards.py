@@ -22,6 +22,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"name": "few", "splits": ["ood"], "limit": 7},
     ],
     "window_loss": [{"seq_len": 20}, {"name": "some", "seq_len": 20, "limit": 5, "spread": True}],
+    "segmentation": [{"splits": ["val"], "window": 12, "stride": 5}],
 }
 """Options of an evaluation; one that is not named here runs with its defaults."""
 
@@ -36,6 +37,16 @@ ARMS: dict[str, dict[str, Any]] = {
         "direction": {"type": "permutation"},
         "packing": {"type": "windows", "seq_len": 20},
     },
+    "words": {
+        "model": TRANSFORMER,
+        "corpus": {
+            "type": "artificial_words",
+            "mean_words": 1.5,
+            "syllables": 2,
+            "sizes": {"train": 200, "val": 20},
+        },
+        "tokenizer": {"type": "symbol", "unit": "character"},
+    },
     "bf16": {"model": TRANSFORMER, "train": {"precision": "bf16"}},
     "view, windows": {
         "view": {"keep": {"kind": "quest"}, "splits": ["train", "val"]},
@@ -49,6 +60,8 @@ def evaluations(arm: str) -> list[dict[str, Any]]:
     """Every evaluation of the package that this arm can answer."""
     found = []
     for name in registry.names("evaluation"):
+        if hasattr(registry.find("evaluation", name), "channels") != (arm == "words"):
+            continue  # asks about a channel that the others' corpus does not have
         for options in OPTIONS.get(name, [{}]):
             evaluation = {"type": name, **options, "every": 4}
             try:
