@@ -206,6 +206,11 @@ def test_what_cannot_be_scored_is_refused(tmp_path: Path, data: EvaluationData) 
     for i, (options, tokenizer, told) in enumerate(
         (
             ({"boundaries": "token"}, None, "word boundaries stand in the text"),
+            (
+                {"boundaries": "token"},
+                registry.find("tokenizer", "character").Config(),
+                "word boundaries stand in the text",
+            ),
             ({}, registry.find("tokenizer", "bpe").Config(vocab_size=259), "some reach over a word boundary"),
         )
     ):

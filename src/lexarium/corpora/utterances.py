@@ -6,7 +6,7 @@
 
 A document is an utterance; its field `words` is their number. With `boundaries: channel`, the default, its text holds
 no word boundary: the channel `word_start` is 1 at the first character of every word (of every token that begins one),
-0 elsewhere. With `token` the boundaries stay in the text too: the marker after every word, or, of letters, a space
+0 elsewhere. With `token` the boundaries stay in the text too: `WORD_BOUNDARY` after every word, or, of letters, a space
 between words. `joined` writes symbols without spaces between them, for tokenizers of pieces of words; word boundaries
 that stay are then spaces.
 
@@ -36,6 +36,8 @@ Repair = Literal["misspelt", "doubled", "missing", "empty"]
 MARKS = ("UNK", "PAD", "UTT_BOUNDARY")
 """Names of the vocabulary that no symbol may have."""
 CHANNEL = "word_start"
+BOUNDARY = "WORD_BOUNDARY"
+"""What stands for a word boundary in a document, whatever the file's marker: the name tokenizers know it by."""
 
 
 class Lines(TextFiles):
@@ -223,7 +225,7 @@ class Utterances:
         return words[:-1]
 
     def _check(self, symbol: str, where: _Place) -> None:
-        if symbol in MARKS or symbol == self.config.marker:
+        if symbol in MARKS or symbol in (BOUNDARY, self.config.marker):
             raise UserError(f"{where}: the symbol {symbol!r} is a mark of the vocabulary; write it otherwise")
         if self.config.form == "symbols" and len(symbol) > self.config.longest_symbol:
             letters = sum(unicodedata.category(c) not in ("Mn", "Lm", "Sk", "Mc") for c in symbol)
@@ -243,12 +245,12 @@ class Utterances:
     def _document(self, words: list[list[str]], fields: Any) -> Document:
         c = self.config
         apart = "" if c.joined or c.form == "letters" else " "
-        between = " " if c.joined or c.form == "letters" else f" {c.marker} "
+        between = " " if c.joined or c.form == "letters" else f" {BOUNDARY} "
         if c.boundaries == "channel":
             between = apart
         text = between.join(apart.join(word) for word in words)
         if c.boundaries == "token" and between.strip():
-            text += f" {c.marker}"
+            text += f" {BOUNDARY}"
         starts = [0] * len(text)
         place = 0
         for word in words:

@@ -116,8 +116,9 @@ class Segmentation:
                     " tokenizer of single symbols"
                 )
         stream = stream_of(view, CHANNEL, range(n))
-        word = self.data.tokenizer.roles.get("word")
-        if word is not None and (stream.symbols == word).any():
+        names = ("WORD_BOUNDARY", " ")  # of the boundary in vocabularies of symbols, and of characters
+        marks = [i for i, symbol in enumerate(self.data.tokenizer.symbols) if symbol in names]
+        if np.isin(stream.symbols, marks).any():
             raise UserError(
                 "evaluation segmentation: word boundaries stand in the text, where the model reads them; say"
                 " corpus.boundaries: channel"
