@@ -104,7 +104,7 @@ def test_options_of_a_default_component_need_no_type(lexarium, run_file: Path) -
 def test_a_name_on_the_hub_is_no_path(tmp_path: Path) -> None:
     from lexarium.cli.prepare import groups_of
 
-    given = ["corpus.type=hf_dataset", "corpus.streaming=true", f"corpus.revision={'0' * 40}"]
+    given = ["corpus.type=hf_dataset", "corpus.streaming=true", f"corpus.revision={'a1' * 20}"]
     ((config, points),) = groups_of("user/name", given, None, tmp_path, False)
     found = config.corpus.model_dump()
     assert (found["type"], found["path"], points) == ("hf_dataset", "user/name", [])
