@@ -135,6 +135,8 @@ def test_doctor_finds_what_is_there(lexarium, tmp_path: Path) -> None:
     assert torch.__version__ in found["packages"]["found"]
     assert "GFLOP/s" in found["speed"]["found"]
     assert any("extra hf" in what for what in found)
+    told, there = found["espeak-ng"], espeak.found()
+    assert told["ok"] is None and (espeak.version(there) in told["found"] if there else "apt-get" in told["found"])
     assert not (tmp_path / "runs").exists()
 
 
