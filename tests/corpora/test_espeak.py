@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lexarium.corpora import espeak
 from lexarium.corpora.utterances import CHANNEL, Utterances
-from lexarium.foundation.config import ConfigError, Source, validate
+from lexarium.foundation.config import ConfigError, Source, identity, validate
 from lexarium.foundation.types import Document, UserError
 from lexarium.tokens.prepare import prepare
 from lexarium.tokens.symbols import SymbolTokenizer
@@ -118,6 +118,7 @@ def test_words_of_another_voice_are_counted(tmp_path: Path) -> None:
 
 
 @needs_the_program
+@settings(max_examples=10)
 @given(
     words=st.lists(st.sampled_from(["the", "of", "cat", "1984", "xx", "a", "it's", "and/or", "…", "bœuf"]))
 )
@@ -233,6 +234,12 @@ def test_another_version_is_another_corpus(tmp_path: Path, monkeypatch: pytest.M
     letters = {"form": "letters", "phonemise": ""}
     monkeypatch.setenv("PATH", str(tmp_path))  # who does not phonemise needs no program
     assert corpus(tmp_path, "a\n", **letters).fingerprint() not in prints
+
+
+def test_another_form_is_another_corpus(tmp_path: Path) -> None:
+    forms = [{}, {"form": "letters", "phonemise": ""}, {"form": "symbols", "phonemise": ""}]
+    found = [identity(corpus(tmp_path, "a\n", **options).config) for options in forms]
+    assert [i.get("form") for i in found] == ["words", "letters", None] and "phonemise" not in found[1]
 
 
 @pytest.mark.parametrize(
