@@ -22,6 +22,7 @@ needs_the_program = pytest.mark.skipif(
     espeak.found() is None, reason="the program espeak-ng is not installed: its phonemes are not looked at"
 )
 
+BRENT = Path(__file__).parents[3] / "shared/data/brent/br-text.txt"
 VOICES = """Pty Language       Age/Gender VoiceName          File                 Other Languages
  5  en-us           --/M      English_(America)  gmw/en-US            (en 3)
 """
@@ -154,6 +155,20 @@ def test_a_store_of_phonemes_says_who_spoke_them(tmp_path: Path) -> None:
     }
     assert store.manifest["mended"] == {"punctuation between words": 40}
     assert store.manifest["channels"] == [CHANNEL]
+
+
+@needs_the_program
+@pytest.mark.skipif(not BRENT.is_file(), reason="shared/data/brent is not there")
+def test_the_brent_corpus_keeps_its_words() -> None:
+    """Utterance by utterance, as many words as are written; phonemes as many as in its dictionary, within a few percent."""
+    given = {"type": "utterances", "path": str(BRENT), "form": "words", "phonemise": "en-us"}
+    counts: dict[str, int] = {}
+    found = read(Utterances(validate(Utterances.Config, Source({**given, "split": {"val": 0}}))), counts)
+    assert [d.fields["words"] for d in found] == [
+        len(line.split()) for line in BRENT.read_text().splitlines()
+    ]
+    assert [sum(d.channels[CHANNEL]) for d in found] == [d.fields["words"] for d in found]
+    assert abs(sum(len(d.text.split()) for d in found) / 95_809 - 1) < 0.03 and not counts
 
 
 # --- what goes to the program and comes back ----------------------------------------------------------
