@@ -48,9 +48,10 @@ TEXT = (
     "tokens/progress.py",
     "tokens/in_place.py",
     "tokens/overlap.py",
+    "tokens/subsample.py",
     "tokens/export.py",
 )
-"""Kinds of tokenizers and files of ids: components, and what is done to a store beside training on it."""
+"""Kinds of tokenizers and files of ids: components, and what is done to a store beside training on the whole of it."""
 STATISTICS = (
     "studies/results.py",
     "studies/intervals.py",
