@@ -56,6 +56,8 @@ STATISTICS = (
     "studies/results.py",
     "studies/intervals.py",
     "studies/compare.py",
+    "studies/contrasts.py",
+    "studies/segmentation.py",
     "studies/stability.py",
     "studies/windows.py",
     "studies/gaps.py",
@@ -63,7 +65,7 @@ STATISTICS = (
     "studies/readings.py",
 )
 """From results to answers: not needed to understand a run."""
-MAX_TEXT, MAX_STATISTICS = 1200, 1400
+MAX_TEXT, MAX_STATISTICS = 1200, 1600
 
 
 @cache

@@ -15,14 +15,14 @@ import pytest
 from scipy import stats
 
 from lexarium.evaluations.segmentation.cues import CUES
-from lexarium.reports import segmentation as module
 from lexarium.reports.figures import svg
 from lexarium.reports.page import build_report
-from lexarium.reports.segmentation import segmentation
 from lexarium.reports.segmentation_charts import cue_words, segmentation_figures
 from lexarium.reports.words import Words
+from lexarium.studies import segmentation as module
 from lexarium.studies.compare import ReportConfig
 from lexarium.studies.results import collect
+from lexarium.studies.segmentation import segmentation
 
 SYMBOLS, GOLD = list("bigdog|acat|"), [1, 0, 0, 1, 0, 0, 0, 1, 1, 0, 0, 0]
 EVALUATIONS = [{"type": "segmentation", "name": "cuts"}, {"type": "segmentation_baselines"}]

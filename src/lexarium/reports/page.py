@@ -28,7 +28,6 @@ from lexarium.reports.charts import Drawing
 from lexarium.reports.context import config_differences, missing, run_records
 from lexarium.reports.figures import DARK, DASHES, LIGHT, Figure, look, svg
 from lexarium.reports.gap_charts import gap_figures
-from lexarium.reports.segmentation import segmentation
 from lexarium.reports.segmentation_charts import cue_words, segmentation_figures
 from lexarium.reports.tables import add_words, csv_files
 from lexarium.studies.compare import (
@@ -43,6 +42,7 @@ from lexarium.studies.compare import (
 )
 from lexarium.studies.gaps import gaps
 from lexarium.studies.intervals import SEEDS_FOR_TESTS
+from lexarium.studies.segmentation import segmentation
 from lexarium.studies.stability import stability, summarise
 
 TEMPLATES = Path(__file__).parent / "templates"

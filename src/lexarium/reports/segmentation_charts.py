@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lexarium.reports.figures import DASHES, Figure, Spec, encode, layer, row_axis, slug, title_lines, wrap
-from lexarium.reports.segmentation import BASE, BASELINE, CUES
 from lexarium.reports.words import Words, number
+from lexarium.studies.segmentation import BASE, BASELINE, CUES
 
 Row = Mapping[str, Any]
 CUE_WORDS = {
@@ -86,64 +86,43 @@ def _arms(rows: Sequence[Row], words: Words) -> list[str]:
 
 def _bars(rows: Sequence[Row], stream: str, words: Words) -> Figure:
     """Boundary F of every cue and baseline with its interval, one panel per arm."""
-    panels = []
-    for i, arm in enumerate(_arms([r for r in rows if r["strategy"] != BASELINE], words)):
-        own = [row for row in rows if _arm(row, words) == arm and "boundary.f" in row["scores"]]
-        own = [row for row in own if row["strategy"] in ("peak", BASELINE) and not _beside(row["cue"])]
-        own.sort(key=lambda row: -row["scores"]["boundary.f"]["mean"])
-        data = []
-        for row in own:
-            score = row["scores"]["boundary.f"]
-            data.append(
-                {
-                    "row": cue_words(row["cue"]),
-                    "kind": PALETTE[BASELINE if row["strategy"] == BASELINE else "cue"],
-                    "mean": score["mean"],
-                    "low": score["mean"] if score["low"] is None else max(0.0, score["low"]),
-                    "high": score["mean"] if score["high"] is None else min(1.0, score["high"]),
-                }
-            )
-        y = encode("row", "N", sort=[d["row"] for d in data], title=None, axis=row_axis())
-        x = encode(
-            "mean", title="F of boundaries inside utterances", scale={"domain": [0, 1]}, axis={"tickCount": 6}
-        )
-        color = encode("kind", "N", scale={"domain": list(PALETTE.values())}, title=None)
-        tips = [encode("row", "N"), encode("mean", format=".3f"), encode("low", format=".3f")]
-        tips += [encode("high", format=".3f")]
-        layers = [
-            layer(
-                f"seg{i}",
-                {"type": "rule", "strokeWidth": 2.2},
-                x={**x, "field": "low"},
-                x2={"field": "high"},
-                y=y,
-                color=color,
-            ),
-            layer(
-                f"seg{i}", {"type": "circle", "size": 70, "opacity": 1}, x=x, y=y, color=color, tooltip=tips
-            ),
-        ]
-        panels.append(
-            {
-                "title": title_lines(arm),
-                "height": 21 * len(data),
-                "layer": layers,
-                "datasets": {f"seg{i}": data},
-            }
-        )
+    shown = [row for row in rows if row["strategy"] in ("peak", BASELINE) and not _beside(row["cue"])]
+    shown = [row for row in shown if "boundary.f" in row["scores"]]
+    arms = _arms([row for row in shown if row["strategy"] != BASELINE], words)
+    panels = [
+        _bars_panel(f"seg{i}", arm, [row for row in shown if _arm(row, words) == arm])
+        for i, arm in enumerate(arms)
+    ]
     caption = (
         "Dot: mean over seeds; bar: its 95% t interval. Cues of models and counters are cut at their peaks, which"
-        " needs no parameter; thresholds are in the tables. TP: transitional probability. Counters: boundary probability."
+        " needs no parameter; thresholds are in the tables. TP: transitional probability. Counters: boundary"
+        " probability."
     )
     title = f"Boundaries found ({stream}): cues of models beside baselines"
-    return Figure(
-        "segmentation-scores",
-        title,
-        caption,
-        panels,
-        [(v, i) for i, v in enumerate(PALETTE.values())],
-        dots=True,
-    )
+    legend = [(name, i) for i, name in enumerate(PALETTE.values())]
+    return Figure("segmentation-scores", title, caption, panels, legend, dots=True)
+
+
+def _bars_panel(name: str, arm: str, rows: Sequence[Row]) -> Spec:
+    data = []
+    for row in sorted(rows, key=lambda row: -row["scores"]["boundary.f"]["mean"]):
+        score = row["scores"]["boundary.f"]
+        ends = {
+            k: score["mean"] if score[k] is None else min(1.0, max(0.0, score[k])) for k in ("low", "high")
+        }
+        kind = PALETTE[BASELINE if row["strategy"] == BASELINE else "cue"]
+        data.append({"row": cue_words(row["cue"]), "kind": kind, "mean": score["mean"], **ends})
+    y = encode("row", "N", sort=[d["row"] for d in data], title=None, axis=row_axis())
+    title = "F of boundaries inside utterances"
+    x = encode("mean", title=title, scale={"domain": [0, 1]}, axis={"tickCount": 6})
+    color = encode("kind", "N", scale={"domain": list(PALETTE.values())}, title=None)
+    tips = [encode("row", "N"), *(encode(k, format=".3f") for k in ("mean", "low", "high"))]
+    bar, low = {"type": "rule", "strokeWidth": 2.2}, {**x, "field": "low"}
+    layers = [
+        layer(name, bar, x=low, x2={"field": "high"}, y=y, color=color),
+        layer(name, {"type": "circle", "size": 70, "opacity": 1}, x=x, y=y, color=color, tooltip=tips),
+    ]
+    return {"title": title_lines(arm), "height": 21 * len(data), "layer": layers, "datasets": {name: data}}
 
 
 def _map(rows: Sequence[Row], stream: str, words: Words) -> Figure:
@@ -253,8 +232,8 @@ def _utterances(one: Row, words: Words) -> list[Figure]:
         return []
     caption = (
         "One bar per symbol: the cue just before it is read, as a share of its largest value here. A grey line stands"
-        " where a word begins; above it: a green dot for a boundary found, a grey one for a boundary missed, a red cross"
-        f" where there is none. Boundaries at peaks; {one['stream']}, seed {one['seed']}."
+        " where a word begins; above it: a green dot for a boundary found, a grey one for a boundary missed, a red"
+        f" cross where there is none. Boundaries at peaks; {one['stream']}, seed {one['seed']}."
     )
     title = f"What the model sees: {_arm(one, words)}"
     return [Figure(f"segmentation-utterances-{slug(_arm(one, words))}", title, caption, panels)]
@@ -267,6 +246,33 @@ def _utterance(name: str, shown: Row) -> Spec:
     for symbol, gold in zip(symbols[:-1], shown["gold"], strict=False):
         words += [""] * gold
         words[-1] += symbol
+    x = encode("place", title=None, axis=None, scale={"domain": [-0.6, len(symbols) - 0.4], "nice": False})
+    y = encode("base", axis=None, scale={"domain": [-4.5, 1.5], "nice": False})
+    at, edge = {**y, "field": "at"}, {**x, "field": "edge"}
+    kinds = {"domain": ["right", "missed", "wrong"], "range": ["#009E73", "#8a919c", "#D55E00"]}
+    shapes = {"domain": ["right", "missed", "wrong"], "range": ["circle", "circle", "cross"]}
+    marked = {
+        "color": encode("kind", "N", scale=kinds, legend=None),
+        "shape": encode("kind", "N", scale=shapes, legend=None),
+    }
+    tips = [encode("symbol", "N"), encode("cue", "N"), encode("value", "N")]
+    stem, dot = {"type": "rule", "strokeWidth": 5, "color": "#3A9BD0"}, {"type": "point", "filled": True}
+    small = {"type": "text", "style": "reference-text", "align": "left"}
+    letter = {"type": "text", "style": "ink-text", "baseline": "top"}
+    layers = [
+        layer(f"{name}gold", {"type": "rule", "style": "reference", "strokeWidth": 1}, x=edge),
+        layer(f"{name}stems", stem, x=x, y=y, y2={"field": "top"}, tooltip=tips),
+        layer(f"{name}marks", {**dot, "size": 42, "opacity": 1}, x=edge, y=at, **marked),
+        layer(f"{name}names", small, x={"value": 0}, y=at, text=encode("cue", "N")),
+        layer(f"{name}letters", letter, x=x, y={"value": 264}, text=encode("symbol", "N")),
+    ]
+    data = {f"{name}{kind}": rows for kind, rows in _utterance_rows(shown).items()}
+    return {"title": title_lines(" ".join(words), 60), "height": 260, "layer": layers, "datasets": data}
+
+
+def _utterance_rows(shown: Row) -> dict[str, list[dict[str, Any]]]:
+    """Stems, marks, names of cues, gold boundaries and letters of one utterance."""
+    symbols = shown["symbols"]
     stems, marks, names = [], [], []
     for row, cue in enumerate(BASE):
         base, values = -1.45 * row, shown["cues"][cue]
@@ -279,54 +285,9 @@ def _utterance(name: str, shown: Row) -> Spec:
             if gold or cut:
                 kind = "right" if gold and cut else "missed" if gold else "wrong"
                 marks.append({"edge": k - 0.5, "at": base + 1.1, "kind": kind})
-    x = encode("place", title=None, axis=None, scale={"domain": [-0.6, len(symbols) - 0.4], "nice": False})
-    y = encode("base", axis=None, scale={"domain": [-4.5, 1.5], "nice": False})
-    kinds = {"domain": ["right", "missed", "wrong"], "range": ["#009E73", "#8a919c", "#D55E00"]}
-    shapes = {"domain": ["right", "missed", "wrong"], "range": ["circle", "circle", "cross"]}
-    tips = [encode("symbol", "N"), encode("cue", "N"), encode("value", "N")]
     golds = [{"edge": k - 0.5} for k, gold in enumerate(shown["gold"]) if gold]
-    edge = {**x, "field": "edge"}
     letters = [{"place": k, "symbol": symbol} for k, symbol in enumerate(symbols)]
-    layers = [
-        layer(f"{name}gold", {"type": "rule", "style": "reference", "strokeWidth": 1}, x=edge),
-        layer(
-            f"{name}stems",
-            {"type": "rule", "strokeWidth": 5, "color": "#3A9BD0"},
-            x=x,
-            y=y,
-            y2={"field": "top"},
-            tooltip=tips,
-        ),
-        layer(
-            f"{name}marks",
-            {"type": "point", "filled": True, "size": 42, "opacity": 1},
-            x=edge,
-            y={**y, "field": "at"},
-            color=encode("kind", "N", scale=kinds, legend=None),
-            shape=encode("kind", "N", scale=shapes, legend=None),
-        ),
-        layer(
-            f"{name}names",
-            {"type": "text", "style": "reference-text", "align": "left"},
-            x={"value": 0},
-            y={**y, "field": "at"},
-            text=encode("cue", "N"),
-        ),
-        layer(
-            f"{name}letters",
-            {"type": "text", "style": "ink-text", "baseline": "top"},
-            x=x,
-            y={"value": 264},
-            text=encode("symbol", "N"),
-        ),
-    ]
-    data = {"gold": golds, "stems": stems, "marks": marks, "names": names, "letters": letters}
-    return {
-        "title": title_lines(" ".join(words), 60),
-        "height": 260,
-        "layer": layers,
-        "datasets": {f"{name}{kind}": rows for kind, rows in data.items()},
-    }
+    return {"gold": golds, "stems": stems, "marks": marks, "names": names, "letters": letters}
 
 
 def _thresholds(found: Sequence[Row], words: Words) -> Figure:
