@@ -495,20 +495,20 @@ def test_bad_files_are_told_before_training(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("direction", ["forward", "both"])
 def test_training_teaches_the_right_one(tmp_path: Path, direction: str) -> None:
-    """Word order: sentences of the corpus against the same words reversed."""
+    """Word order: sentences of the corpus against the same words in the order of the alphabet."""
     sentences = [
         "some vulture doesn't eat . decl some vulture doesn't eat .",
         "my ravens do smile . quest do my ravens smile ?",
     ]
-    path = lines_of(tmp_path / "p.jsonl", [(s, " ".join(s.split()[::-1])) for s in sentences], UID="order")
+    path = lines_of(tmp_path / "p.jsonl", [(s, " ".join(sorted(s.split()))) for s in sentences], UID="order")
     run = tiny_run(
         tmp_path,
         direction={"type": direction},
-        train={"max_steps": 180},
-        evaluations=[{"type": "minimal_pairs", "path": str(path), "every": 180}],
+        train={"max_steps": 150},
+        evaluations=[{"type": "minimal_pairs", "path": str(path), "every": 150}],
     )
     assert run.train() == "done"
     results = {step: metrics for _, step, metrics in run.files.evaluations()}
     for name in ("",) if direction == "forward" else ("forward.", "backward."):
-        assert results[180][f"{name}order.accuracy"] == results[180][f"{name}accuracy"] == 1.0
+        assert results[150][f"{name}order.accuracy"] == results[150][f"{name}accuracy"] == 1.0
     assert math.isfinite(results[0]["accuracy" if direction == "forward" else "forward.accuracy"])

@@ -189,11 +189,13 @@ class MinimalPairs:
         try:
             ids = self.tokenizer.encode(edited)[0] if edited else np.zeros(0, np.int64)
         except UserError as error:
-            return self._left_out(text, str(error))
+            self._check_skipped(text, str(error))
+            return None
         if not len(ids):
             raise UserError(f"{text.where}: nothing is left of {text.text!r}; expected a symbol")
         if self._has_unknown(ids) and self.config.unknown != "allow":
-            return self._left_out(text, f"a symbol of {edited!r} is not in the vocabulary")
+            self._check_skipped(text, f"a symbol of {edited!r} is not in the vocabulary")
+            return None
         self._known[key] = len(self._ids)
         self._ids.append(np.asarray(ids, dtype=np.int64))
         return self._known[key]
@@ -202,8 +204,8 @@ class MinimalPairs:
         unknown = self.tokenizer.roles.get("unk")
         return unknown is not None and bool((ids == unknown).any())
 
-    def _left_out(self, text: Text, problem: str) -> None:
-        """Nothing, where pairs with a symbol outside the vocabulary are left out; else raises UserError."""
+    def _check_skipped(self, text: Text, problem: str) -> None:
+        """Raise UserError unless pairs with a symbol outside the vocabulary are left out."""
         why = "the tokenizer allows none" if self.config.unknown == "allow" else "unknown: refuse"
         if self.config.unknown != "skip":
             raise UserError(

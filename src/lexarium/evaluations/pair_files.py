@@ -205,7 +205,9 @@ def _babyslm(task: str, part: str, folder: Path, writing: str) -> Iterator[Pair]
     texts = _transcriptions(path)
     by_id: dict[tuple[str, ...], tuple[list[Row], list[Row]]] = {}
     for line, row in _one_voice(gold, path, _table(gold, COLUMNS[task]), texts):
-        key = (row["id"],) if task == "lexical" else (row["type"], row.get("subtype", ""), row["id"])
+        key: tuple[str, ...] = (
+            (row["id"],) if task == "lexical" else (row["type"], row.get("subtype", ""), row["id"])
+        )
         if row["correct"] not in ("0", "1"):
             raise UserError(f"{gold}:{line}: correct is {row['correct']!r}; expected 1 or 0")
         by_id.setdefault(key, ([], []))[int(row["correct"] == "0")].append((line, row))
