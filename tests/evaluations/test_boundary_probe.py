@@ -229,7 +229,7 @@ def test_limits_are_of_utterances(data: EvaluationData) -> None:
     count = lambda split, n: sum(len(data.view(split).tokens(i)) - 1 for i in range(n))
     metrics = evaluation(data, fit_limit=20, limit=9).run(asked(data), 0).metrics
     assert (metrics["fit.positions"], metrics["val.positions"]) == (count("train", 20), count("val", 9))
-    for options, n in (({"fit_limit": 12}, 12), ({"fit_limit": 12, "limit": 9}, 9), ({"fit_limit": 0}, 30)):
+    for options, n in (({"fit_limit": 12}, 12), ({"fit_limit": 12, "limit": 9}, 9), ({"fit_limit": 0}, len(data.view("val")))):
         metrics = evaluation(data, fit_split="val", splits=["val"], **options).run(asked(data), 0).metrics
         assert metrics["fit.positions"] == metrics["val.positions"] == count("val", n)
     both = evaluation(data, splits=["val", "train"], fit_limit=20).run(asked(data, "both", bos=True), 0)
@@ -248,9 +248,9 @@ def test_what_cannot_be_probed_is_refused(data: EvaluationData, tmp_path: Path) 
             (
                 ["a b c"] * 8,
                 {},
-                "of 12 cuts inside utterances of split 'train' 12 are word boundaries; a probe needs",
+                "of 4 cuts inside utterances of split 'val' 4 are word boundaries; a probe needs",
             ),
-            (["abc"] * 8, {}, "12 cuts inside utterances of split 'train' 0 are word boundaries"),
+            (["abc"] * 8, {}, "of 4 cuts inside utterances of split 'val' 0 are word boundaries"),
         )
     ):
         folder = tmp_path / str(i)

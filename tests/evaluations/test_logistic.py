@@ -16,7 +16,7 @@ from lexarium.evaluations.logistic import Probe, fit
 def problem(seed: int, n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
     x = random.normal(size=(n, d)) * random.uniform(0.1, 30, d) + random.normal(size=d) * 5
-    y = random.random(n) < 1 / (1 + np.exp(-(x - x.mean(0)) @ random.normal(size=d) / x.std(0)))
+    y = random.random(n) < 1 / (1 + np.exp(-(x - x.mean(0)) / x.std(0) @ random.normal(size=d)))
     y[:2] = True, False
     return x, y
 
@@ -89,6 +89,6 @@ def test_constant_features_do_not_matter() -> None:
 def test_what_cannot_be_fitted() -> None:
     with pytest.raises(ValueError, match="0 of 3 labels are positive"):
         fit(np.ones((3, 1)), np.zeros(3, dtype=bool), 1.0)
-    with pytest.raises(RuntimeError, match="not finite"):
+    with pytest.raises(ValueError, match="not finite"):
         fit(np.array([[1.0], [np.nan], [2.0]]), np.array([True, False, True]), 1.0)
     assert Probe(np.zeros(1), np.ones(1), np.ones(1), 0.5).log_odds(np.array([[2]])).tolist() == [2.5]

@@ -24,7 +24,8 @@ on `fit_split` and tested on `splits`; where they are the same, two halves are c
 decided by the probe fitted on the odd ones, and the other way round.
 
 Cost: one forward pass; layers x positions x d_model floats; per layer some ten times positions x d_model^2 operations.
-Refused: what `segmentation` refuses, splits of one kind of label only, and models whose layers differ in width.
+Refused: what `segmentation` refuses, splits of one kind of label only, models whose layers differ in width, and states
+that are not finite.
 """
 
 from __future__ import annotations
@@ -234,7 +235,13 @@ def layers(scorer: Any, stream: Stream) -> list[np.ndarray]:
     found = [states[:, 1 + (not framed) :] for states in scorer.states(rows)]
     if backward:
         found = [states[:, ::-1] for states in found]
-    return [np.concatenate([states[i] for states in found]) for i in range(len(found[0]))]
+    tables = [np.concatenate([states[i] for states in found]) for i in range(len(found[0]))]
+    for number, table in enumerate(tables):
+        if not np.isfinite(table).all():
+            raise UserError(
+                f"evaluation boundary_probe: states of layer {number} are not finite numbers; did training diverge?"
+            )
+    return tables
 
 
 def read_at(stream: Stream, backward: bool) -> np.ndarray:

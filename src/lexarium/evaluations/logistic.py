@@ -9,7 +9,7 @@ The intercept b is free. The problem is strictly convex, so it has one solution;
 Hessian, half of which is the distance to the minimum, is below 1e-14 of the objective.
 
 Cost: of n examples and D features, n D^2 operations per step, five to fifteen steps; two tables of n x D floats.
-Refused: labels of one class only.
+Refused: labels of one class only, features that are not finite.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ TOLERANCE = 1e-14
 STEPS = 200
 SLOPE = 1e-4
 """Share of the promised decrease that a step must bring."""
+ROUNDING = 1e-12
+"""By how much of the objective a step near the minimum may seem to go up: sums in float64 are no better."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,14 @@ class Probe:
 def fit(features: np.ndarray, labels: np.ndarray, strength: float, balanced: bool = False) -> Probe:
     """The probe of (n, D) features and (n,) bool labels. `balanced`: both classes have the same total weight.
 
-    Raises ValueError for labels of one class only, RuntimeError where features are not finite numbers.
+    Raises ValueError for labels of one class only, and for features that are not finite numbers.
     """
     n, positive = len(labels), int(labels.sum())
     if not 0 < positive < n:
         raise ValueError(f"{positive} of {n} labels are positive; expected some of each kind")
     x = features.astype(np.float64)
+    if not np.isfinite(x).all():
+        raise ValueError("features that are not finite numbers cannot be fitted")
     mean, scale = x.mean(0), x.std(0)
     scale[scale < 1e-12 * (1 + np.abs(mean))] = 1.0
     x = (x - mean) / scale
@@ -67,15 +71,11 @@ def _newton(x: np.ndarray, y: np.ndarray, s: np.ndarray, strength: float, at: np
         gradient, hessian = _derivatives(x, y, s, strength, at)
         step = np.linalg.solve(hessian, gradient)
         decrement = float(gradient @ step)
-        if not np.isfinite(decrement):
-            raise RuntimeError("logistic regression on features that are not finite numbers")
         if decrement <= TOLERANCE * (1 + abs(value)):
-            return at
+            return at - step
         size, new = 1.0, _objective(x, y, s, strength, at - step)
-        while new > value - SLOPE * size * decrement:
+        while new > value - SLOPE * size * decrement + ROUNDING * (1 + abs(value)):
             size /= 2
-            if size < 1e-10:  # the value no longer changes in float64
-                return at
             new = _objective(x, y, s, strength, at - size * step)
         at, value = at - size * step, new
     raise RuntimeError(f"logistic regression did not converge in {STEPS} steps")
