@@ -185,7 +185,11 @@ def test_lexical_accuracy_is_a_group_by(rows: list[tuple[str, float]]) -> None:
     for word, value in sorted(rows):
         sums[word] = [*sums.get(word, []), value]
     wanted = sum(sum(v) / len(v) for v in sums.values()) / len(sums)
-    found = summary(pairs, np.array([value for _, value in rows]))
+    right = np.array([value for _, value in rows])
+    found = summary(pairs, right, right * 3 - 1)
+    assert found["lexical.dev.margin"] == pytest.approx(
+        sum(3 * v - 1 for _, v in rows) / len(rows), abs=1e-12
+    )
     assert found["lexical.dev.accuracy"] == pytest.approx(wanted, abs=1e-12)
     assert found["accuracy"] == found["lexical.dev.accuracy"] and found["lexical.dev.words"] == len(sums)
 
@@ -211,6 +215,8 @@ def test_paradigms_count_alike_and_terms_are_means_of_paradigms(
     assert metrics["accuracy"] == pytest.approx(np.mean(list(wanted.values()))) and metrics["paradigms"] == 3
     assert metrics["label.t.accuracy"] == pytest.approx((wanted["one"] + wanted["two"]) / 2)
     assert metrics["label.other.accuracy"] == wanted["three"]
+    gaps = [score(a) - score(b) for a, b in pairs["two"]]
+    assert metrics["two.margin"] == pytest.approx(np.mean(gaps)) and gaps[2] == 0
     assert metrics["equal"] == 1 and metrics["pairs"] == 5 and metrics["two.pairs"] == 3
     assert evaluation(spoken, tmp_path, limit=1).run(asked, 0).metrics["pairs"] == 3
 

@@ -13,6 +13,7 @@ that reads in both directions is asked in each: `forward.accuracy`, `backward.ac
     <paradigm>.accuracy     of JSON lines, the mean over pairs; of `lexical.dev`, the mean over the pseudo-words of a
                             word, then over words; of `syntactic.dev`, the mean over pairs
     <paradigm>.pairs        pairs that were scored
+    <paradigm>.margin       the mean over pairs of the good text's score less the bad one's, in nats
     label.<name>.accuracy   the mean over the paradigms of a linguistic term; of syntactic stimuli
                             `syntactic.dev.<type>.accuracy`, over pairs
     accuracy                the plain mean over `paradigms` paradigms, as harnesses group BLiMP (there a tie is right)
@@ -193,7 +194,7 @@ class MinimalPairs:
             return None
         if not len(ids):
             raise UserError(f"{text.where}: nothing is left of {text.text!r}; expected a symbol")
-        if self._has_unknown(ids) and self.config.unknown != "allow":
+        if self.config.unknown != "allow" and self._has_unknown(ids):
             self._check_skipped(text, f"a symbol of {edited!r} is not in the vocabulary")
             return None
         self._known[key] = len(self._ids)
@@ -249,7 +250,8 @@ class MinimalPairs:
             right = 0.5 * (values[:, 0] == values[:, 1]) + (values[:, 0] > values[:, 1])
             right[self._equal] = 0.5  # equal tokens may differ in the last bits, by batch
             name = f"{view}." if view else ""
-            metrics |= {f"{name}{metric}": value for metric, value in summary(self.pairs, right).items()}
+            margins = np.where(self._equal, 0.0, values[:, 0] - values[:, 1])
+            metrics |= {f"{name}{k}": v for k, v in summary(self.pairs, right, margins).items()}
             self._items(view, values, right, items)
         return Result(metrics | self.counts, items)
 
@@ -311,8 +313,8 @@ class MinimalPairs:
             items.setdefault(column, []).extend(cells)
 
 
-def summary(pairs: Sequence[Pair], right: np.ndarray) -> dict[str, float | int]:
-    """Accuracies by paradigm, label and over all, from the (n,) scores 0, 0.5, 1 of pairs."""
+def summary(pairs: Sequence[Pair], right: np.ndarray, margins: np.ndarray) -> dict[str, float | int]:
+    """Accuracies by paradigm, label and over all, from the (n,) scores 0, 0.5, 1 of pairs and their margins (nats)."""
     found: dict[str, float | int] = {}
     accuracy: dict[str, float] = {}
     labels: dict[str, dict[str, None]] = {}
@@ -326,6 +328,7 @@ def summary(pairs: Sequence[Pair], right: np.ndarray) -> dict[str, float | int]:
         else:
             accuracy[paradigm] = float(values.mean())
         found[f"{paradigm}.accuracy"], found[f"{paradigm}.pairs"] = accuracy[paradigm], len(own)
+        found[f"{paradigm}.margin"] = float(margins[places].mean())
         for label, x in _groups([p.label for p in own]).items():
             if own[0].task == "syntactic":
                 found[f"{paradigm}.{label}.accuracy"] = float(values[x].mean())
