@@ -510,6 +510,8 @@ def test_training_teaches_the_right_one(tmp_path: Path, direction: str) -> None:
     run = tiny_run(
         tmp_path,
         direction={"type": direction},
+        model={"type": "recurrent", "cell": "gru", "n_layers": 1, "d_model": 32},
+        optimizer={"type": "adamw", "lr": 1e-2},
         train={"max_steps": 150},
         evaluations=[{"type": "minimal_pairs", "path": str(path), "every": 150}],
     )
