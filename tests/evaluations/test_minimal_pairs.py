@@ -221,6 +221,17 @@ def test_paradigms_count_alike_and_terms_are_means_of_paradigms(
     assert evaluation(spoken, tmp_path, limit=1).run(asked, 0).metrics["pairs"] == 3
 
 
+def test_equal_tokens_are_a_tie_whatever_the_rounding(spoken: EvaluationData, tmp_path: Path) -> None:
+    """Without its word boundaries a pair may be twice the same; the scores of two rows may differ in the last bit."""
+    pairs = [("b a WORD_BOUNDARY d", "b WORD_BOUNDARY a d"), ("b WORD_BOUNDARY o", "b o")]
+    asked = Table(spoken)
+    exact = asked.token_scores
+    asked.token_scores = lambda rows: [v + 1e-13 * i for i, v in enumerate(exact(rows))]
+    found = evaluation(spoken, lines_of(tmp_path / "p.jsonl", pairs)).run(asked, 0)
+    assert found.items["correct"] == [0.5, 0.5] and found.metrics["p.margin"] == 0
+    assert found.metrics["equal"] == 2 and found.items["score_good"][0] != found.items["score_bad"][0]
+
+
 def test_sum_and_mean_differ_by_length(spoken: EvaluationData, tmp_path: Path) -> None:
     """A longer text has the lower sum; the mean does not care."""
     path = lines_of(tmp_path / "p.jsonl", [("b a b a b a", "b")])
