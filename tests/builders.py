@@ -57,6 +57,18 @@ def tiny_run(folder: Path, config: RunConfig | None = None, **overrides: Any) ->
     return Run.create(config or tiny_config(**overrides), folder)
 
 
+def pair_file(folder: Path) -> Path:
+    """Minimal pairs of words of `CORPUS`, for evaluation `minimal_pairs`."""
+    pairs = [
+        ("some walrus does eat .", "some walrus do eat ."),
+        ("my newts do smile .", "my newts does smile ."),
+    ]
+    path = folder / "agreement.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"sentence_good": a, "sentence_bad": b}) + "\n" for a, b in pairs))
+    return path
+
+
 def record(run: Run, step: int | None = None) -> dict[str, str]:
     """What a run left behind: tensors and evaluations as hashes, state and metrics as text, by name.
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from builders import pair_file
 from lexarium.contracts import contract, failures, members
 from lexarium.foundation import registry
 from lexarium.tokens.tokenizers import save_tokenizer
@@ -65,6 +66,7 @@ FILES: Any = {
     ("corpus", "utterances"): utterance_file,
     ("corpus", "hf_dataset"): saved_set,
     ("tokenizer", "file"): saved_tokenizer,
+    ("evaluation", "minimal_pairs"): lambda folder: {("path",): str(pair_file(folder))},
 }
 """Components that read files: what makes them, and the options that name them."""
 

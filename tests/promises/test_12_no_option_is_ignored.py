@@ -21,7 +21,7 @@ import pytest
 import torch
 
 import lexarium
-from builders import tiny_run
+from builders import pair_file, tiny_run
 from lexarium.contracts.tools import data_with
 from lexarium.corpora.pairs import PairConfig
 from lexarium.corpora.splits import SplitConfig
@@ -49,6 +49,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "WarmRestarts.Config": {"period": 10},
     "Utterances.Config": {"column": "utterance", "form": "words", "phonemise": "en-us"},
     "Segmentation.Config": {"tune": "oracle"},
+    "MinimalPairs.Config": {"path": ("pairs.jsonl",)},
     "CosineRestarts.Config": {"period": 10},
     "FromRun.Config": {"path": "runs/a-b-forward-s1-0123456789"},
     "FromHuggingFace.Config": {"path": "gpt2"},
@@ -114,7 +115,9 @@ OUTSIDE = {
         (
             "EvaluationConfig",
             "SplitsConfig",
+            "BoundaryProbe.Config",
             "Loss.Config",
+            "MinimalPairs.Config",
             "RuleChoice.Config",
             "Segmentation.Config",
             "Snippets.Config",
@@ -656,6 +659,9 @@ def test_an_evaluation_reads_its_options(
         run = run_on(data_with(cls.channels, tmp_path), tmp_path)
     parts = run.parts()
     data = EvaluationData(parts.store, parts.tokenizer, run.config.view)
-    result = cls(cls.Config(splits=("val",), **base(cls.Config)), data).run(run.scorer(), 0)
+    options = {**base(cls.Config), **({"splits": ("val",)} if "splits" in cls.Config.model_fields else {})}
+    if name == "minimal_pairs":
+        options["path"] = (str(pair_file(tmp_path)),)
+    result = cls(cls.Config(**options), data).run(run.scorer(), 0)
     assert result.metrics
     assert not spy.unread(cls.Config, but=EVALUATION)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests import processes
-from tests.builders import ENCODER_DECODER, RECURRENT, TRANSFORMER, tiny_config, tiny_run
+from tests.builders import ENCODER_DECODER, RECURRENT, TRANSFORMER, pair_file, tiny_config, tiny_run
 
 from lexarium.foundation import registry
 from lexarium.foundation.types import Incompatible
@@ -23,6 +23,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "window_loss": [{"seq_len": 20}, {"name": "some", "seq_len": 20, "limit": 5, "spread": True}],
     "segmentation": [{"splits": ["val"], "window": 12, "stride": 5}],
+    "boundary_probe": [{"fit_limit": 60, "selectivity": True}],
 }
 """Options of an evaluation; one that is not named here runs with its defaults."""
 
@@ -56,13 +57,16 @@ ARMS: dict[str, dict[str, Any]] = {
 STEPS = (0, 4, 8, 12)
 
 
-def evaluations(arm: str) -> list[dict[str, Any]]:
-    """Every evaluation of the package that this arm can answer."""
+def evaluations(arm: str, folder: Path) -> list[dict[str, Any]]:
+    """Every evaluation of the package that this arm can answer; files they read are written to `folder`."""
+    pairs = {"minimal_pairs": [{"path": str(pair_file(folder / "pairs"))}]}
     found = []
     for name in registry.names("evaluation"):
         if hasattr(registry.find("evaluation", name), "channels") != (arm == "words"):
             continue  # asks about a channel that the others' corpus does not have
-        for options in OPTIONS.get(name, [{}]):
+        if name == "minimal_pairs" and arm == "encoder_decoder":
+            continue  # scores whole texts: refused when it runs
+        for options in {**OPTIONS, **pairs}.get(name, [{}]):
             evaluation = {"type": name, **options, "every": 4}
             try:
                 check(tiny_config(**{**ARMS[arm], "evaluations": [evaluation]}))
@@ -86,7 +90,8 @@ LONG = ("recurrent", "bf16", "view, windows")
 @pytest.mark.parametrize("arm", [pytest.param(a, marks=pytest.mark.slow) if a in LONG else a for a in ARMS])
 def test_same_bytes(arm: str, tmp_path: Path) -> None:
     run = tiny_run(
-        tmp_path, **{**ARMS[arm], "evaluations": evaluations(arm), "checkpoint": {"every": 4, "at": [0]}}
+        tmp_path,
+        **{**ARMS[arm], "evaluations": evaluations(arm, tmp_path), "checkpoint": {"every": 4, "at": [0]}},
     )
     assert run.train() == "done"
     in_loop = files(run)
@@ -108,14 +113,14 @@ def files(run: Run) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.glob("*/*"))}
 
 
-def test_every_evaluation_is_compared() -> None:
-    compared = {e["type"] for arm in ARMS for e in evaluations(arm)}
+def test_every_evaluation_is_compared(tmp_path: Path) -> None:
+    compared = {e["type"] for arm in ARMS for e in evaluations(arm, tmp_path)}
     assert compared == set(registry.names("evaluation"))
 
 
 def test_results_change_with_the_weights(tmp_path: Path) -> None:
     """A comparison of constants would prove nothing."""
-    run = tiny_run(tmp_path, evaluations=evaluations("transformer"))
+    run = tiny_run(tmp_path, evaluations=evaluations("transformer", tmp_path))
     run.train()
     for name in {name for name, _, _ in run.files.evaluations()}:
         values = [str(metrics) for this, _, metrics in run.files.evaluations() if this == name]
@@ -124,11 +129,11 @@ def test_results_change_with_the_weights(tmp_path: Path) -> None:
 
 def test_an_evaluation_added_later_joins_the_finished_run(tmp_path: Path) -> None:
     """Training a finished run again makes the evaluations it lacks at its last step, equal to those in the loop."""
-    whole = tiny_run(tmp_path / "whole", evaluations=evaluations("transformer"))
+    whole = tiny_run(tmp_path / "whole", evaluations=evaluations("transformer", tmp_path))
     whole.train()
     late = tiny_run(tmp_path / "late", evaluations=[])
     late.train()
-    late = tiny_run(tmp_path / "late", evaluations=evaluations("transformer"))
+    late = tiny_run(tmp_path / "late", evaluations=evaluations("transformer", tmp_path))
     assert late.train() == "done"
     last = {k: v for k, v in files(whole).items() if "00000012" in k}
     assert files(late) == last

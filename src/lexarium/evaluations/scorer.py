@@ -233,7 +233,13 @@ class Scorer:
         Of an encoder-decoder, the decoder's: L counts what it has begun to produce. Raises UserError for a
         model whose layers differ in width.
         """
-        rows = [self._read(p) for p in prefixes]
+        return self._states([self._read(p) for p in prefixes])
+
+    def states(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """`hidden` of rows of ids in READING order: what is read need not be the tokens of a text."""
+        return self._states([(np.zeros(0, np.int64), row) for row in rows])
+
+    def _states(self, rows: Sequence[Context]) -> list[np.ndarray]:
         found: list[np.ndarray] = [np.zeros(0)] * len(rows)
         for chosen in self._batches([len(a) + len(b) for a, b in rows]):
             batch, last = self._contexts([rows[i] for i in chosen])
@@ -245,12 +251,10 @@ class Scorer:
                         "the layers of this model differ in width, so their states cannot be stacked"
                     )
                 stacked = torch.stack(output.layers).float().cpu().numpy()
-            start = 0
-            for k, (i, end) in enumerate(zip(chosen, last.tolist(), strict=True)):
-                first = self._start.get("start", "bos")
-                framed = int(batch.inputs["tokens"][k, 0]) == self.roles.ids.get(first)
-                found[i] = stacked[:, start + int(framed) : end + 1]
-                start = end + 1
+            for i, end in zip(chosen, last.tolist(), strict=True):
+                given, begun = rows[i]
+                own = len(begun) if "source" in self.model.consumes else len(given) + len(begun)  # type: ignore[operator]
+                found[i] = stacked[:, end + 1 - own : end + 1]
         return found
 
     # -- how -----------------------------------------------------------------------------------------
