@@ -7,6 +7,7 @@ file has. `utterances_file(folder)` writes utterances over its phonemes.
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,15 @@ def table_file(
         for phoneme in rows:
             writer.writerow([2, "Other", phoneme, "NA", *["+"] * len(FEATURES)])
     return folder / name
+
+
+def words_file(folder: Path, symbols: Sequence[str]) -> Path:
+    """Write a table of features of any symbols: `tone` of every second, `stress` of the first half, others of none."""
+    rows = {
+        symbol: ("+" if i % 2 else "-") + ("+" if 2 * i < len(symbols) else "-") + "-" * 35
+        for i, symbol in enumerate(symbols)
+    }
+    return table_file(folder, rows, name="words.csv")
 
 
 WORDS = ("p a t", "b u", "n o s", "t i k a", "m e l", "d u s i")

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from phonemes import ROWS, cells, table_file
 
 from lexarium.foundation import registry
 from lexarium.foundation.config import ConfigError, Source, identity, validate
 from lexarium.foundation.features import FEATURES, FeatureTable, alike, read_features, vocabulary_features
 from lexarium.foundation.types import UserError
 from lexarium.tokens.tokenizers import assign_roles
+from phonemes import ROWS, cells, table_file
 from toy import InMemory
 
 VALUE = {"-": 1, "+": 2, "0": 0, "+,-": 0}

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from phonemes import ROWS, table_file, utterances_file
 from safetensors.torch import load_file
 from tests.builders import tiny_config, tiny_run
 
@@ -25,6 +24,7 @@ from lexarium.studies.run import Run
 from lexarium.studies.run_config import Identity, check
 from lexarium.tokens.tokenizers import assign_roles
 from lexarium.training.signals import StopFlag
+from phonemes import ROWS, table_file, utterances_file
 from toy import InMemory
 
 SMALL = {"n_layers": 2, "n_heads": 2, "d_model": 16, "d_ff": 24, "max_positions": 20}

@@ -33,6 +33,7 @@ from lexarium.foundation.types import Output, UserError
 from lexarium.models.build import build_model
 from lexarium.studies.run import Run
 from lexarium.studies.run_config import RunConfig
+from phonemes import words_file
 from toy import example, toy_tokenizer
 
 PACKAGE = Path(lexarium.__file__).parent
@@ -49,6 +50,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "WarmRestarts.Config": {"period": 10},
     "Utterances.Config": {"column": "utterance"},
     "Segmentation.Config": {"tune": "oracle"},
+    "FeatureTable": {"path": "phoible.csv", "content": "0", "stress": "keep"},
+    "FeatureProbe.Config": {"features": {"path": "phoible.csv", "content": "0"}},
     "CosineRestarts.Config": {"period": 10},
     "FromRun.Config": {"path": "runs/a-b-forward-s1-0123456789"},
     "FromHuggingFace.Config": {"path": "gpt2"},
@@ -77,6 +80,7 @@ EXAMPLES: dict[str, list[Any]] = {
     "MatchConfig": [REQUIRED["MatchConfig"]],
     "Reference": [REQUIRED["Reference"]],
     "SplitConfig": [{"by": "end", "val": 0.2}],
+    "FeatureTable": [{"path": "phoible.csv", "content": "0"}, {"path": "phoible.csv", "content": "1"}],
 }
 WORDS = [
     "D100",
@@ -106,6 +110,7 @@ OUTSIDE = {
     "Utterances.Config": {"path", "val_path", "test_path"},
     "TokenFiles.Config": {"path", "val_path", "test_path"},
     "HuggingFaceDataset.Config": {"data_files", "streaming"},
+    "FeatureTable": {"path"},
     "PlanConfig": {"device", "program", "cohort", "recompute", "threads", "workers"},
     "RunConfig": {"checkpoint", "plan", "evaluations"},
     **dict.fromkeys(
@@ -113,6 +118,7 @@ OUTSIDE = {
             "EvaluationConfig",
             "SplitsConfig",
             "Loss.Config",
+            "FeatureProbe.Config",
             "RuleChoice.Config",
             "Segmentation.Config",
             "Snippets.Config",
@@ -651,6 +657,12 @@ def test_an_evaluation_reads_its_options(
         run = run_on(data_with(cls.channels, tmp_path), tmp_path)
     parts = run.parts()
     data = EvaluationData(parts.store, parts.tokenizer, run.config.view)
-    result = cls(cls.Config(splits=("val",), **base(cls.Config)), data).run(run.scorer(), 0)
+    options = base(cls.Config)
+    if "features" in options:  # a table of the run's own words
+        options |= {
+            "features": {"path": str(words_file(tmp_path, parts.tokenizer.symbols))},
+            "min_phonemes": 2,
+        }
+    result = cls(cls.Config(splits=("val",), **options), data).run(run.scorer(), 0)
     assert result.metrics
     assert not spy.unread(cls.Config, but=EVALUATION)

@@ -16,6 +16,22 @@ from lexarium.foundation.types import Incompatible
 from lexarium.studies.run import Run
 from lexarium.studies.run_config import check, evaluation_name
 
+LETTERS = {
+    "path": str(Path(__file__).resolve().parents[1] / "fixtures" / "letters.csv"),
+    "columns": ["syllabic", "labial"],
+    "stress": "keep",
+}
+"""Two features of the letters."""
+SPELT = {
+    "corpus": {
+        "type": "artificial_words",
+        "mean_words": 1.5,
+        "syllables": 2,
+        "sizes": {"train": 200, "val": 20},
+    },
+    "tokenizer": {"type": "symbol", "unit": "character"},
+}
+"""Data whose tokens are letters, and whose words are known."""
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "loss": [
         {"splits": ["val", "ood"], "by_channel": ["half"], "by_field": ["kind", "subject_rc"]},
@@ -23,6 +39,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "window_loss": [{"seq_len": 20}, {"name": "some", "seq_len": 20, "limit": 5, "spread": True}],
     "segmentation": [{"splits": ["val"], "window": 12, "stride": 5}],
+    "feature_probe": [{"features": LETTERS, "window": 24, "stride": 8, "min_phonemes": 2, "min_count": 3}],
 }
 """Options of an evaluation; one that is not named here runs with its defaults."""
 
@@ -37,15 +54,11 @@ ARMS: dict[str, dict[str, Any]] = {
         "direction": {"type": "permutation"},
         "packing": {"type": "windows", "seq_len": 20},
     },
-    "words": {
-        "model": TRANSFORMER,
-        "corpus": {
-            "type": "artificial_words",
-            "mean_words": 1.5,
-            "syllables": 2,
-            "sizes": {"train": 200, "val": 20},
-        },
-        "tokenizer": {"type": "symbol", "unit": "character"},
+    "words": {"model": TRANSFORMER, **SPELT},
+    "features": {
+        "model": {**TRANSFORMER, "output_bias": False, "features": LETTERS},
+        "objective": {"type": "causal", "loss": "features"},
+        **SPELT,
     },
     "bf16": {"model": TRANSFORMER, "train": {"precision": "bf16"}},
     "view, windows": {
@@ -60,8 +73,9 @@ def evaluations(arm: str) -> list[dict[str, Any]]:
     """Every evaluation of the package that this arm can answer."""
     found = []
     for name in registry.names("evaluation"):
-        if hasattr(registry.find("evaluation", name), "channels") != (arm == "words"):
-            continue  # asks about a channel that the others' corpus does not have
+        of_letters = hasattr(registry.find("evaluation", name), "channels") or name == "feature_probe"
+        if of_letters != (arm in ("words", "features")):
+            continue  # asks about a channel, or symbols, that the others' corpus does not have
         for options in OPTIONS.get(name, [{}]):
             evaluation = {"type": name, **options, "every": 4}
             try:

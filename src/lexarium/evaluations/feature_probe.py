@@ -116,8 +116,8 @@ class FeatureProbe:
         if not usable(found, c.features.columns, c.min_phonemes):
             raise UserError(
                 f"evaluation feature_probe: no feature is `+` in {c.min_phonemes} and `-` in {c.min_phonemes} of the"
-                f" {len(chosen)} phonemes that occur {c.min_count} times in split {split!r}; take more symbols, or lower"
-                " min_phonemes"
+                f" {len(chosen)} phonemes that occur {c.min_count} times in split {split!r}; take more symbols, or"
+                " lower min_phonemes"
             )
         return found
 
@@ -149,6 +149,10 @@ class FeatureProbe:
         self, split: str, states: States, metrics: dict[str, float | int], items: dict[str, list[Any]]
     ) -> None:
         c, symbols = self.config, self.data.tokenizer.symbols
+        if not all(np.isfinite(found).all() for found in states.values()):
+            raise UserError(
+                f"evaluation feature_probe: states in split {split!r} are not numbers; the model is broken"
+            )
         values = {i: v for i, v in self._features[split].items() if i in states}
         means = []
         for feature in usable(values, c.features.columns, c.min_phonemes):
@@ -215,9 +219,8 @@ def by_phoneme(
 
 def usable(values: Mapping[int, np.ndarray], names: Sequence[str], least: int) -> list[str]:
     """Features that are `+` in at least so many phonemes, and `-` in as many. values: phoneme -> (F,)."""
-    table = np.array(list(values.values())).reshape(len(values), -1)
-    enough = lambda value, place: bool((table[:, place] == value).sum() >= least)
-    return [n for place, n in enumerate(names) if len(table) and enough(PLUS, place) and enough(MINUS, place)]
+    enough = lambda sign, place: sum(v[place] == sign for v in values.values()) >= least
+    return [n for place, n in enumerate(names) if enough(PLUS, place) and enough(MINUS, place)]
 
 
 def held_out_accuracies(states: States, signs: Mapping[int, bool]) -> dict[int, float]:
