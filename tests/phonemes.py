@@ -83,3 +83,38 @@ def utterances_file(folder: Path, n: int = 60, words: Any = WORDS) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "utterances.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder / "utterances.txt"
+
+
+# --- letters ------------------------------------------------------------------------------------------
+
+LETTERS = {
+    "path": str(Path(__file__).resolve().parent / "fixtures" / "letters.csv"),
+    "columns": ["syllabic", "labial"],
+    "stress": "keep",
+}
+"""Two features of the letters."""
+SPELT = {
+    "corpus": {
+        "type": "artificial_words",
+        "mean_words": 1.5,
+        "syllables": 2,
+        "sizes": {"train": 200, "val": 20},
+    },
+    "tokenizer": {"type": "symbol", "unit": "character"},
+}
+"""Data whose tokens are letters, and whose words are known."""
+FEATURES_OF_LETTERS: dict[str, Any] = {
+    "model": {
+        "type": "transformer",
+        "preset": "gpt2_feature",
+        "n_layers": 2,
+        "n_heads": 2,
+        "d_model": 16,
+        "d_ff": 32,
+        "max_positions": 1024,
+        "features": LETTERS,
+    },
+    "objective": {"type": "causal", "loss": "features"},
+    **SPELT,
+}
+"""An arm: letters read and predicted by their features."""

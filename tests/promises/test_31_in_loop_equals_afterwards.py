@@ -15,23 +15,8 @@ from lexarium.foundation import registry
 from lexarium.foundation.types import Incompatible
 from lexarium.studies.run import Run
 from lexarium.studies.run_config import check, evaluation_name
+from phonemes import FEATURES_OF_LETTERS, LETTERS, SPELT
 
-LETTERS = {
-    "path": str(Path(__file__).resolve().parents[1] / "fixtures" / "letters.csv"),
-    "columns": ["syllabic", "labial"],
-    "stress": "keep",
-}
-"""Two features of the letters."""
-SPELT = {
-    "corpus": {
-        "type": "artificial_words",
-        "mean_words": 1.5,
-        "syllables": 2,
-        "sizes": {"train": 200, "val": 20},
-    },
-    "tokenizer": {"type": "symbol", "unit": "character"},
-}
-"""Data whose tokens are letters, and whose words are known."""
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "loss": [
         {"splits": ["val", "ood"], "by_channel": ["half"], "by_field": ["kind", "subject_rc"]},
@@ -55,11 +40,7 @@ ARMS: dict[str, dict[str, Any]] = {
         "packing": {"type": "windows", "seq_len": 20},
     },
     "words": {"model": TRANSFORMER, **SPELT},
-    "features": {
-        "model": {**TRANSFORMER, "output_bias": False, "features": LETTERS},
-        "objective": {"type": "causal", "loss": "features"},
-        **SPELT,
-    },
+    "features": FEATURES_OF_LETTERS,
     "bf16": {"model": TRANSFORMER, "train": {"precision": "bf16"}},
     "view, windows": {
         "view": {"keep": {"kind": "quest"}, "splits": ["train", "val"]},
