@@ -102,9 +102,10 @@ def read_features(table: FeatureTable, symbols: Sequence[str]) -> np.ndarray:
     found: dict[str, list[int]] = {}
     looked_up = [_look_up(symbol, table) for symbol in symbols]
     wanted, names = {key for key, _ in looked_up}, set()
-    for name, values in _rows(table):
+    for name, row, places in _rows(table):
         names.add(name)
         if name in wanted and name not in found:
+            values = (row[place].strip() for place in places)
             found[name] = [PLUS if v == "+" else MINUS if v == "-" else 0 for v in values]
     lacking = [s for s, (key, _) in zip(symbols, looked_up, strict=True) if key not in found]
     if lacking and table.missing == "refuse":
@@ -179,8 +180,8 @@ def _look_up(symbol: str, table: FeatureTable) -> tuple[str, bool]:
     return toneless or key, bool(bare) and bare != key  # a tone letter by itself is a symbol of its own
 
 
-def _rows(table: FeatureTable) -> Iterator[tuple[str, list[str]]]:
-    """(phoneme in NFD, values as text) of every row."""
+def _rows(table: FeatureTable) -> Iterator[tuple[str, list[str], list[int]]]:
+    """Of every row: its phoneme in NFD, its cells, and the places of the features among them."""
     path = Path(table.path).expanduser()
     if not path.is_file():
         raise UserError(f"features.path: {path} is not a file; expected a table such as phoible.csv")
@@ -200,16 +201,15 @@ def _rows(table: FeatureTable) -> Iterator[tuple[str, list[str]]]:
                     f"{path}: has no column {', '.join(lacking)}; it has {', '.join(header[:60]) or 'none'}. Name"
                     " others in features.columns and features.phoneme"
                 )
-            places = [header.index(name) for name in (table.phoneme, *table.columns)]
+            phoneme, *places = (header.index(name) for name in (table.phoneme, *table.columns))
+            last = max(phoneme, *places)
             for row in reader:
-                if not row:
-                    continue
-                if len(row) <= max(places):
+                if row and len(row) <= last:
                     raise UserError(
                         f"{path}:{reader.line_num}: {len(row)} cells, expected {len(header)} as in the header"
                     )
-                name, *values = (row[i] for i in places)
-                yield unicodedata.normalize("NFD", name), [value.strip() for value in values]
+                if row:
+                    yield unicodedata.normalize("NFD", row[phoneme]), row, places
         except (UnicodeDecodeError, csv.Error) as error:
             raise UserError(f"{path}: not a table in UTF-8 ({error}); export it as CSV") from None
 
