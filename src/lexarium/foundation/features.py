@@ -102,10 +102,10 @@ def read_features(table: FeatureTable, symbols: Sequence[str]) -> np.ndarray:
     found: dict[str, list[int]] = {}
     looked_up = [_look_up(symbol, table) for symbol in symbols]
     wanted, names = {key for key, _ in looked_up}, set()
-    for name, row, places in _rows(table):
+    for name, written, places in _rows(table):
         names.add(name)
         if name in wanted and name not in found:
-            values = (row[place].strip() for place in places)
+            values = (written[place].strip() for place in places)
             found[name] = [PLUS if v == "+" else MINUS if v == "-" else 0 for v in values]
     lacking = [s for s, (key, _) in zip(symbols, looked_up, strict=True) if key not in found]
     if lacking and table.missing == "refuse":

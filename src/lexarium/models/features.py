@@ -9,6 +9,10 @@ softmax of the group. A token's probability is the product over its slots, renor
 only the first part depends on the token, and it is m_v . z = (M W^T)_v . h. So the distribution is exactly a softmax
 of logits with the matrix M W^T (V, D), and every way of asking a model with a linear unembedding holds for this one.
 
+Such a product is too sure of itself. Features repeat each other, and it counts them as if they did not: trained on the
+loss of features, a small model came to 5.2 nats per token where uniform guessing has 2.9, and the same one trained on
+the loss of tokens 0.8. Ranks and peaks may be of use all the same; likelihoods are not comparable with those of others.
+
 The rows M are not parameters. They are a buffer of the checkpoint: a saved model needs no table. Until `describe` or a
 checkpoint fills it, it is not a number, and so is all that is computed from it: rows of zeros would train in silence.
 """
