@@ -99,3 +99,12 @@ def test_incompatible_factors_are_named(lexarium, study_file: Path) -> None:
 def test_options_of_a_default_component_need_no_type(lexarium, run_file: Path) -> None:
     answer = lexarium("check", run_file, "optimizer.lr=0.25", "--resolved")
     assert answer.status == 0 and "lr: 0.25  # command line" in answer.out
+
+
+def test_a_name_on_the_hub_is_no_path(tmp_path: Path) -> None:
+    from lexarium.cli.prepare import groups_of
+
+    given = ["corpus.type=hf_dataset", "corpus.streaming=true", f"corpus.revision={'a1' * 20}"]
+    ((config, points),) = groups_of("user/name", given, None, tmp_path, False)
+    found = config.corpus.model_dump()
+    assert (found["type"], found["path"], points) == ("hf_dataset", "user/name", [])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from lexarium.corpora.token_files import TokenFiles
 from lexarium.foundation import registry
 from lexarium.foundation.config import Source, validate
 from lexarium.foundation.files import Damaged
@@ -235,3 +236,30 @@ def test_floating_point_tensors_are_refused(tmp_path: Path) -> None:
     torch.save(torch.zeros(5, dtype=torch.bfloat16), tmp_path / "a.pt")
     with pytest.raises(UserError, match=r"expected one tensor of integers, found torch.bfloat16"):
         prepare(*config(tmp_path / "a.pt"), tmp_path / "stores")
+
+
+def test_ids_of_another_vocabulary_are_refused(tmp_path: Path) -> None:
+    """A file that `lexarium export` wrote says whose ids it holds; the right tokenizer reads it, also from a file."""
+    from lexarium.tokens.export import write_tokens
+
+    stores = {}
+    for name, text in (("en", "the cat sat on the mat\n"), ("fr", "le chat est sur la table\n")):
+        (tmp_path / f"{name}.txt").write_text(text * 60)
+        corpus = registry.find("corpus", "text_files").Config(
+            path=(str(tmp_path / f"{name}.txt"),), documents="line"
+        )
+        stores[name] = prepare(
+            corpus, registry.find("tokenizer", "bpe").Config(vocab_size=265), tmp_path / "s"
+        )
+    path = tmp_path / "en.h5"
+    write_tokens(stores["en"], stores["en"].view("train"), path, "h5")
+    given = registry.find("tokenizer", "file").Config
+    ids = validate(TokenFiles.Config, Source({"path": str(path), "split": {"by": "end", "val": 0.1}}))
+    assert (
+        prepare(ids, given(path=str(stores["en"].folder)), tmp_path / "s").manifest["symbols"]
+        == (stores["en"].manifest["symbols"])
+    )
+    with pytest.raises(UserError, match=r"en\.h5: says that its ids are of another vocabulary"):
+        prepare(ids, given(path=str(stores["fr"].folder)), tmp_path / "s")
+    numbers = registry.find("tokenizer", "ids").Config(vocab_size=265)
+    assert prepare(ids, numbers, tmp_path / "s").manifest["symbols"] == ""

@@ -13,8 +13,9 @@ import torch
 from lexarium.corpora.utterances import Utterances
 from lexarium.evaluations.evaluation import EvaluationData
 from lexarium.evaluations.scorer import Scorer
-from lexarium.evaluations.segmentation.cues import BASE, CUES, cues_alone, cues_in_stream, stream_of
+from lexarium.evaluations.segmentation.cues import BASE, CUES, cues_alone, cues_in_stream
 from lexarium.evaluations.segmentation.decisions import best_threshold, peaks
+from lexarium.evaluations.segmentation.gold import stream_of
 from lexarium.evaluations.segmentation.scores import score
 from lexarium.evaluations.segmentation.segmentation import Segmentation
 from lexarium.evaluations.segmentation.stream import Stream

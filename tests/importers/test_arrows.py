@@ -603,6 +603,8 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "more steps from nowhere": (file(), {"more_steps": True}, "name it with --from RUN"),
     "a device": (file(), {"devices": ("gpu0",)}, "-d gpu0: expected cpu, cuda, cuda:N or mps"),
     "devices": (file(), {"devices": ("cuda:0", "cuda:1")}, "2 devices need --script train_parallel"),
+    "mixed devices": (file(), {"devices": ("cpu", "cuda:1"), "script": Script.train_parallel}, "are numbered GPUs"),
+    "a device twice": (file(), {"devices": ("cuda:1", "cuda:1"), "script": Script.train_parallel}, "is named twice"),
     "two tokenizers": (later(), {"tokenizer": "other"}, "-t other: the file names another"),
     "steps": (changed(training_params__steps_to_train=-1), {}, "steps_to_train: expected a whole number from 1 on"),
 }  # fmt: skip
@@ -644,3 +646,11 @@ def test_every_key_of_both_generations_is_in_the_table() -> None:
     common = {f"training_params.{k}" for k in training.split()} | {f"optim_params.{k}" for k in optim.split()}
     for table, model in ((TRANSFORMER_KEYS, gpt), (RECURRENT_KEYS, rnn)):
         assert {*table, *KEYS} == common | {f"model_params.{k}" for k in model.split()}
+
+
+def test_recurrent_models_drop_nothing_behind_their_last_layer() -> None:
+    """Spec 4.2: dropout on the embeddings and between layers, so a model of one layer has none but the former."""
+    data = file("gru_small")
+    data["model_params"] |= {"dropout": 0.2, "embd_dropout": 0.1}
+    found = run_of(imported(data, options=options("gru_small")))["model"]
+    assert (found["dropout"], found["embedding_dropout"], found["output_dropout"]) == (0.2, 0.1, 0.0)

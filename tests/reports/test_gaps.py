@@ -95,3 +95,14 @@ def test_a_refused_comparison_is_on_the_page(tmp_path: Path) -> None:
     page = (tmp_path / "studies" / "arrow" / "report" / "index.html").read_text(encoding="utf-8")
     assert page.count("Not comparable") >= 2
     assert "not compared. Two directions at different steps (from: 100; to: 120)." in page
+
+
+def test_data_redrawn_for_every_seed_have_a_gap_over_training_too(tmp_path: Path) -> None:
+    """Their corpora differ from seed to seed, as the study says: that is no reason to leave the figure out."""
+    data = lambda direction, seed: {"corpus": {"type": "markov_chain", "seed": seed}}
+    paired = {**GAP, "paired": True, "pairing": "a seed's sentences are the same", "redrawn": True}
+    options: dict[str, Any] = {"seeds": 3, "compare": [paired], "config": data}
+    name = "gap-steps-window_loss.val-direction-forward-backward-relative"
+    (tmp_path / "other").mkdir()
+    assert name in drawn(make(tmp_path, redraw=["corpus.seed"], **options), tmp_path)
+    assert name not in drawn(make(tmp_path / "other", **options), tmp_path / "other")

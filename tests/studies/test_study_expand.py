@@ -341,13 +341,20 @@ def test_every_study_of_the_catalog_expands_with_every_preset(name: str, tmp_pat
     (tmp_path / "texts").mkdir()
     for language in ("en", "fr"):
         (tmp_path / "texts" / f"{language}.txt").write_text("some text\n" * 10)
-    text = load_study(name)[0].base["corpus"]["type"] == "text_files"
-    given = [f"corpus.path={tmp_path / 'texts'}"] if text else []
     assert {"demo", "smoke"} <= set(presets)
     for preset in presets:
+        files = load_study(name, preset)[0].base["corpus"]["type"] in ("text_files", "utterances")
+        given = [f"corpus.path={tmp_path / 'texts'}"] if files else []
         found = Study.load(name, preset, given).expand(tmp_path)
         assert found and len({p.name for p in found}) == len(found)
         assert len(find_study(name).read_text()) > 0
+
+
+def test_what_is_said_about_a_folder_is_no_level_of_it(tmp_path: Path) -> None:
+    for name in ("en.txt", "fr.txt", "SOURCE.md", "README", "LICENSE.txt", ".hidden"):
+        (tmp_path / name).write_text("some text\n" * 10)
+    found = Study.load("arrow-of-time", "languages", [f"corpus.path={tmp_path}"]).expand(tmp_path)
+    assert {p.levels["language"] for p in found} == {"en", "fr"}
 
 
 # --- stages -----------------------------------------------------------------------------------------

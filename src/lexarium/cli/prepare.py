@@ -107,6 +107,8 @@ def groups_of(
     )
     if (path / "manifest.json").exists():
         raise UserError(f"{path}: is a token store already; `lexarium export` writes its ids")
+    hub = "corpus.type=hf_dataset" in overrides and path.suffix not in (".yaml", ".yml")
+    text = text or hub  # a name on the hub is no path
     if (
         not text
         and (path.suffix in (*FORMATS, *COMPRESSIONS, *KINDS) or len(path.parts) > 1)
@@ -114,7 +116,7 @@ def groups_of(
     ):
         raise UserError(f"{path}: there is no such file or folder")
     if text:
-        ids = path.suffix in KINDS
+        ids = path.suffix in KINDS and not hub
         files = [target, *(argument for argument in overrides if "=" not in argument)]
         changes = parse_overrides(argument for argument in overrides if "=" in argument)
         data = {

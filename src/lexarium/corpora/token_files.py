@@ -144,6 +144,22 @@ class TokenFiles:
                         str(path.resolve()), at, dtype, ids[first:last], self._offsets(ids[first:last])
                     )
 
+    def vocabularies(self) -> Iterator[tuple[Path, str]]:
+        """Files that say which vocabulary their ids are of (attribute `symbols_sha256`, as `lexarium export` writes
+        it), and its hash."""
+        for _, path in self.files:
+            if path.suffix in (".bin", ".npy", ".pt"):
+                continue
+            h5py: Any = need("h5py", "data", f"to read {path}")
+            try:
+                with h5py.File(path, "r") as file:
+                    found = file.get(self.config.dataset)
+                    told = None if found is None else found.attrs.get("symbols_sha256")
+            except OSError as error:
+                raise UserError(f"{path}: not an HDF5 file ({gist(error)})") from None
+            if told:
+                yield path, str(told)
+
     def _starts(self, role: str, path: Path) -> dict[str, tuple[int, int]]:
         """Split -> the first of its ids in a file, and the one behind its last."""
         pieces = lambda: _stretches(path, self.config.dtype, self.config.dataset)

@@ -209,21 +209,21 @@ class Scorer:
             for row in rows:
                 if self._framed(row) > limit:
                     row.slide(limit)
-        settings = (sampling or Sampling(), self._end, limit, slide, on_token)
+        settings = (sampling or Sampling(), self.end, limit, slide, on_token)
         with self._inference():
             for group, reading in self._readings(rows, max_new_tokens):
                 decode(group, max_new_tokens, reading, *settings)
         return [row.produced for row in rows]
 
     @property
-    def _end(self) -> int:
+    def end(self) -> int:
         """The token that ends a row; none where windows of one length are written."""
         return -1 if getattr(self._direction, "one_length", False) else int(self.roles["eos"])
 
     def text(self, ids: Sequence[int], prefix: Prefix = "") -> str:
         """Text in corpus order of what followed a prefix, together with the prefix; of one with a source, with what
         was begun only. Decoded as one: pieces of a text need not be texts. An eos at the end is left out."""
-        ids = list(ids[:-1]) if len(ids) and ids[-1] == self._end else list(ids)
+        ids = list(ids[:-1]) if len(ids) and ids[-1] == self.end else list(ids)
         both = np.array(self._row(0, prefix).ids + ids, dtype=np.int64)
         return self.tokenizer.decode(self._direction.undo(both))
 

@@ -13,7 +13,7 @@ is what its text reads as.
 A model of both directions is asked in each of them, from the same places. One that reads whole windows in an order of
 its own writes windows from nothing: `prefix: 0` and `max_new_tokens` equal to the length of its windows say so.
 
-Metrics: how many samples, how many tokens they have in the mean (read back from text), and the share of distinct ones
+Metrics: how many samples, how many tokens they have in the mean (an eos not counted), and the share of distinct ones
 (near 0 = the model repeats itself). Cost: samples * max_new_tokens passes of the model over rows of growing length.
 Refused: a prefix for a model of whole windows, none for another.
 """
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from lexarium.evaluations.decoding import Sampling
 from lexarium.evaluations.evaluation import EvaluationData, SplitsConfig
 from lexarium.foundation import rng
 from lexarium.foundation.types import Result, UserError
@@ -37,7 +38,7 @@ SHOWN = 300
 class Snippets:
     """Samples of text from places of a split, kept at every step."""
 
-    kind, name, version = "evaluation", "snippets", 1
+    kind, name, version = "evaluation", "snippets", 2
     asks = frozenset({"generate"})
     items_at_every_step = True
 
@@ -102,9 +103,8 @@ class Snippets:
         n = self.config.samples
         places = [self._place(split, rng.key(key, split, i)) for i in range(n)]
         prefixes = [text for _, _, text in places]
-        found = self._ask(scorer, prefixes, rng.key(key, split, "draws"))
-        ids = [self.data.tokenizer.encode(text)[0] for text in found]
-        every, name = np.concatenate(ids), f"{split}.{view}" if view else split
+        ids = self._ask(scorer, prefixes, rng.key(key, split, "draws"))
+        every, name = np.array([i for row in ids for i in row]), f"{split}.{view}" if view else split
         metrics[f"{name}.samples"] = n
         metrics[f"{name}.mean_length"] = len(every) / n
         metrics[f"{name}.distinct"] = len(np.unique(every)) / max(1, len(every))
@@ -114,11 +114,8 @@ class Snippets:
             "document": [document for document, _, _ in places],
             "start": [start for _, start, _ in places],
             "prefix": prefixes,
-            "continuation": found,
-            "text": [
-                self._whole(scorer, given, new) if given else text
-                for given, new, text in zip(prefixes, ids, found, strict=True)
-            ],
+            "continuation": [scorer.text(new) for new in ids],
+            "text": [scorer.text(new, given) for given, new in zip(prefixes, ids, strict=True)],
         }
         for column, values in columns.items():
             items.setdefault(column, []).extend(values)
@@ -128,11 +125,12 @@ class Snippets:
         text = result.items["text"][0]
         return f"sample: {text[:SHOWN]!r}" + ("..." if len(text) > SHOWN else "")
 
-    def _ask(self, scorer: Any, prefixes: list[str], key: int) -> list[str]:
-        """Continuations in corpus order."""
-        c = self.config
-        found: list[str] = scorer.generate(prefixes, c.max_new_tokens, temperature=c.temperature, key=key)
-        return found
+    def _ask(self, scorer: Any, prefixes: list[str], key: int) -> list[list[int]]:
+        """Continuations as ids in reading order, an eos left out."""
+        c, end = self.config, scorer.end
+        sampling = Sampling(c.temperature, key=key)
+        found = scorer.generate_ids(prefixes, c.max_new_tokens, sampling)
+        return [row[:-1] if row and row[-1] == end else row for row in found]
 
     def _place(self, split: str, key: int) -> tuple[int, int, str]:
         """(document, first token, text of the prefix) of one sample; (-1, -1, "") without a prefix."""
@@ -150,10 +148,3 @@ class Snippets:
             if text and np.array_equal(tokenizer.encode(text)[0], ids):
                 break
         return document, start, text
-
-    def _whole(self, scorer: Any, prefix: str, new: np.ndarray) -> str:
-        """Prefix and continuation as one text in corpus order: joined as ids, in the order the model read them."""
-        undo = scorer._direction.undo  # forwards and backwards it is its own inverse
-        given = self.data.tokenizer.encode(prefix)[0]
-        whole: str = self.data.tokenizer.decode(undo(np.concatenate([undo(given), undo(new)])))
-        return whole

@@ -1,12 +1,14 @@
 """Cross-entropy of windows: the same windows of the same tokens, whatever the direction in which a model reads.
 
 Windows of `seq_len` tokens that do not overlap are cut from each split's documents, joined in corpus order with
-the separator of the run's packing. Every token of a window is scored, framed by the objective as in training.
+the separator of the run's packing. Every token of a window is scored, framed by the objective as in training:
+without bos the token that is read first is not predicted.
 With packing `window_shuffle` the split `val` is the packing's own held-out windows. Per split, here `val`:
 
     val                    nats per predicted token, all positions (Papadopoulos et al. 2024: the loss)
     val.perplexity         its exponential
-    val.bits_per_byte      bits per byte of the text in the windows, for tokenizers that know `byte_lengths`
+    val.bits_per_byte      bits per byte of what is predicted, for tokenizers that know `byte_lengths` (without bos, of
+                           forward and backward only)
     val.position.K         mean loss at model position K = 1, 2, 4, ..., the last: K - 1 tokens have been read
     val.first.K            mean loss of the first K positions: the curve over context from one model
     val.windows, .tokens   how many there are; tokens are predicted ones
@@ -121,7 +123,8 @@ class WindowLoss:
             total = losses.sum(0)
             positions = total if positions is None else positions + total
             if sizes is not None:
-                n_bytes += int(sizes[ids[ids < len(sizes)]].sum())
+                told = _predicted(ids, scorer)
+                n_bytes += int(sizes[told[told < len(sizes)]].sum())
             if self.config.items:
                 self._items(items, split, view, n_windows, documents, losses)
             n_windows += len(block)
@@ -166,6 +169,13 @@ class WindowLoss:
         }
         for name, values in columns.items():
             items.setdefault(name, []).extend(values)
+
+
+def _predicted(ids: np.ndarray, scorer: Any) -> np.ndarray:
+    """The (B, W) ids of windows without those that nothing predicts: without bos, the one read first."""
+    if getattr(scorer.objective.config, "bos", True):
+        return ids
+    return {"forward": ids[:, 1:], "backward": ids[:, :-1]}.get(scorer.direction, ids[:, :0])
 
 
 def _summary(name: str, positions: np.ndarray, n: int) -> dict[str, float | int]:

@@ -96,6 +96,12 @@ def convert(data: dict[str, Any], options: Options, name: str) -> Draft:
     for device in options.devices:
         if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
             raise UserError(f"-d {device}: expected cpu, cuda, cuda:N or mps")
+    if len(options.devices) > 1 and not all(re.fullmatch(r"cuda:\d+", d) for d in options.devices):
+        raise UserError(
+            f"-d {','.join(options.devices)}: several devices are numbered GPUs, like cuda:0,cuda:1"
+        )
+    if len(set(options.devices)) < len(options.devices):
+        raise UserError(f"-d {','.join(options.devices)}: a device is named twice")
     if len(options.devices) > 1 and options.script is not Script.train_parallel:
         raise UserError(f"-d: {len(options.devices)} devices need --script train_parallel")
     draft = Draft(name, options)

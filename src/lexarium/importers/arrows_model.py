@@ -59,6 +59,12 @@ def architecture(draft: Draft, key: str, value: Any) -> None:
 def dropout(draft: Draft, key: str, value: Any) -> None:
     """That of the embeddings, which may be left empty."""
     draft.set("model.dropout", number(draft, f"{M}.dropout"), draft.told(f"{M}.dropout"))
+    if draft.options.recurrent and number(draft, f"{M}.dropout"):
+        draft.set(
+            "model.output_dropout",
+            0.0,
+            "the study's recurrent models drop embeddings and between layers only",
+        )
     if value is not None:
         draft.set("model.embedding_dropout", number(draft, key), draft.told(key))
         return

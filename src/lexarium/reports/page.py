@@ -117,6 +117,7 @@ def _metrics(contrasts: Sequence[Contrast], table: Table) -> list[str]:
 def _arm_groups(table: Table, contrasts: Sequence[Contrast], report: ReportConfig) -> list[dict[str, Any]]:
     """Summaries of every arm: for the metrics of contrasts, at their step, then for `distribution`."""
     wanted = [(c.metric, c.at, c.better) for c in contrasts]
+    wanted += [(*c.other, c.better) for c in contrasts if c.against is not None]
     wanted += [(metric, "final", "none") for metric in report.distribution]
     if not wanted:
         wanted = [(metric, "final", "none") for metric in table.metrics[:MOST_METRICS]]

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lexarium.studies.compare import ReportConfig
+from lexarium.studies.contrasts import MEASURE
 
 MINUS = "\u2212"
 DASH = "\u2013"
@@ -139,7 +140,10 @@ class Words:
         return label[:1].upper() + label[1:] if name in self._labels else label
 
     def level(self, axis: str, level: str) -> str:
-        """A level of an axis in words."""
+        """A level of an axis in words; of two metrics that are compared, the metric."""
+        if axis == MEASURE:
+            name, at, step = level.partition("@")
+            return self.metric(name.strip()) + (f" at step {int(step):,}" if at else "")
         return self._levels.get(axis, {}).get(level, level)
 
     def levels(self, levels: Mapping[str, str], named: bool = True) -> str:
@@ -194,8 +198,11 @@ class Words:
         axis, estimate, arms = result["axis"], result["estimate"], result["arms"]
         if result["grows"]:
             return self._growth(result)
-        to = f"{self.level(axis, result['to'])} ({number(arms['to']['mean'])})"
-        other = f"{self.level(axis, result['from'])} ({number(arms['from']['mean'])})"
+        means = {side: number(arms[side]["mean"]) for side in ("from", "to")}
+        to = f"{self.level(axis, result['to'])} ({means['to']})"
+        other = f"{self.level(axis, result['from'])} ({means['from']})"
+        if axis == MEASURE:
+            return self._beside(result, means["to"], other)
         if result["as"] == "ratio":
             return f"{number(estimate)} times as high with {to} as with {other}"
         if abs(estimate) < 1e-12:
@@ -204,6 +211,17 @@ class Words:
         if result["as"] == "symmetric":
             more = f"of their mean {more}"
         return f"{self.value(result, abs(estimate))} {more} with {to} than with {other}"
+
+    def _beside(self, result: Mapping[str, Any], own: str, other: str) -> str:
+        """How a metric stands to another one of the same runs."""
+        estimate = result["estimate"]
+        if result["as"] == "ratio":
+            return f"{own}, {number(estimate)} times {other}"
+        if abs(estimate) < 1e-12:
+            return f"{own}, the same as {other}"
+        return (
+            f"{own}, {self.value(result, abs(estimate))} {'higher' if estimate > 0 else 'lower'} than {other}"
+        )
 
     def _growth(self, result: Mapping[str, Any]) -> str:
         """How an effect changes along another axis."""
@@ -227,7 +245,8 @@ class Words:
             if n["pairs"]
             else f"{n['from']} + {n['to']} seeds"
         )
-        seeds = many(n["pairs"], "seed") + ", each compared with itself" if result["grows"] else seeds
+        if result["grows"] or result["axis"] == MEASURE:
+            seeds = many(n["pairs"] or 0, "seed") + ", each compared with itself"
         text = ""
         if result["interval"]:
             text += f", {result['confidence']:.0%} interval {self.bounds(result, result['interval'])}"
@@ -273,6 +292,8 @@ class Words:
         if result["expect"] == "none":
             limit = self.value(result, result["within"])
             return f"Predicted by the claim: no difference larger than {limit} between {to} and {other}."
+        if what["axis"] == MEASURE:
+            return f"Predicted by the claim: {result['expect']} than {other}."
         return f"Predicted by the claim: {result['expect']} with {to} than with {other}."
 
 

@@ -11,6 +11,7 @@ statistics are in `intervals.py`.
 the unit. Beside its interval stands the t interval over seeds of the same contrast, `seed_interval`: the first covers
 other text, the second other training, and a verdict needs both. `grows` is a contrast of contrasts (`growth.py`): the
 effect of every seed at one level of another axis less that at another.
+`against` compares two metrics of the same runs instead of two arms: a baseline, a control, the untrained model.
 `at` says which evaluation of a run counts. `best` is chosen on the metric itself and so is optimistic; it
 carries its own label everywhere and never passes for `final`. Two directions are never compared at unequal
 steps or under unequal schedules: the loss moves by more than the gap.
@@ -92,7 +93,8 @@ def check(contrasts: Sequence[Contrast], axes: Mapping[str, Sequence[Any]]) -> N
     """Raises UserError when a contrast names an axis or a level the study does not have."""
     known = {axis: [level_text(level) for level in levels] for axis, levels in axes.items()}
     for contrast in contrasts:
-        wanted = [(contrast.axis, contrast.from_), (contrast.axis, contrast.to), *contrast.where.items()]
+        wanted = [(contrast.axis, contrast.from_), (contrast.axis, contrast.to)] * (contrast.against is None)
+        wanted += contrast.where.items()
         if grows := contrast.grows:
             wanted += [(grows.axis, grows.from_), (grows.axis, grows.to)]
         for axis, level in wanted:
@@ -137,7 +139,10 @@ def _combinations(contrast: Contrast, table: Table) -> list[dict[str, str]]:
         where = {axis: level for axis, level in cell.items() if axis not in compared}
         fits = all(where.get(axis) == level for axis, level in contrast.where.items())
         fits = fits and (grows is None or cell.get(grows.axis) in (grows.from_, grows.to))
-        if fits and cell.get(contrast.axis) in (contrast.from_, contrast.to) and where not in found:
+        fits = fits and (
+            contrast.against is not None or cell.get(contrast.axis) in (contrast.from_, contrast.to)
+        )
+        if fits and where not in found:
             found.append(where)
     return found or [dict(contrast.where)]
 
@@ -176,7 +181,12 @@ def _contrast(contrast: Contrast, number: int, table: Table, where: dict[str, st
 
 
 def _sides(contrast: Contrast, table: Table, where: Mapping[str, str]) -> dict[str, Any]:
-    """Points, what is missing, and notes of both arms."""
+    """Points, what is missing, and notes of both arms, or of both metrics of one arm."""
+    if contrast.against is not None:
+        both = {"from": contrast.other, "to": (contrast.metric, contrast.at)}
+        return {
+            side: gather(table, where, metric, at, contrast.better) for side, (metric, at) in both.items()
+        }
     return {
         side: gather(table, {**where, contrast.axis: level}, contrast.metric, contrast.at, contrast.better)
         for side, level in (("from", contrast.from_), ("to", contrast.to))

@@ -66,11 +66,19 @@ class Grows(_Aliased):
         return self
 
 
+MEASURE = "measure"
+"""What stands for the axis of a contrast `against` another metric."""
+
+
 class Contrast(_Aliased):
-    """Two levels of one axis, compared in one metric: one entry of a study's `compare` list."""
+    """Two levels of one axis compared in one metric, or two metrics of the same runs (`against`): one entry of a
+    study's `compare` list."""
 
     metric: str
     """`<evaluation>.<metric>`, for example `rule_choice.ood.main_auxiliary`."""
+    against: str | None = None
+    """Instead of `axis`, `from` and `to`: another metric of the same run, paired by seed: a baseline, a control, or, as
+    `METRIC @ STEP`, the same metric before training (`@ 0`)."""
     axis: str
     """The axis whose levels are compared."""
     from_: Level = Field(alias="from")
@@ -106,8 +114,31 @@ class Contrast(_Aliased):
     redrawn: bool = False
     """Whether the training data are redrawn for every seed."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_run(cls, value: Any) -> Any:
+        """Two metrics of a run stand where two levels of an axis would."""
+        if not isinstance(value, Mapping) or value.get("against") is None:
+            return value
+        metric = value.get("metric")
+        own: dict[str, Any] = {"axis": MEASURE, "from": value["against"], "to": metric, "paired": True}
+        own["pairing"] = value.get("pairing") or "both numbers are of the same run"
+        for name, found in own.items():
+            if value.get(name, found) != found and value.get(name) is not None:
+                raise ValueError(f"`against` compares two metrics of a run: leave `{name}` out")
+        return {**value, **own}
+
+    @property
+    def other(self) -> tuple[str, At]:
+        """The metric compared with and when it counts: `METRIC`, at this contrast's own `at`, or `METRIC @ STEP`."""
+        name, _, when = self.from_.partition("@")
+        step = when.strip()
+        return name.strip(), (int(step) if step.isdigit() else self.at)
+
     @model_validator(mode="after")
     def _consistent(self) -> Contrast:
+        if self.against is not None:
+            self._of_measures()
         if self.from_ == self.to:
             raise ValueError(f"`from` and `to` are the same level {self.to!r}")
         if self.at == "best" and self.better == "none":
@@ -125,6 +156,14 @@ class Contrast(_Aliased):
         if self.grows is not None:
             self._of_contrasts(self.grows)
         return self
+
+    def _of_measures(self) -> None:
+        """Refuse what has no meaning beside `against`."""
+        if self.unit == "block" or self.grows is not None:
+            raise ValueError("`against` compares the metrics of runs: no `unit: block`, no `grows`")
+        _, at, step = self.from_.partition("@")
+        if at and not step.strip().isdigit():
+            raise ValueError(f"`against`: expected METRIC or METRIC @ STEP, found {self.against!r}")
 
     def _of_contrasts(self, grows: Grows) -> None:
         """Refuse what has no meaning beside `grows`."""

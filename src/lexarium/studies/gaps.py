@@ -40,7 +40,7 @@ def gaps(contrasts: Sequence[Contrast], table: Table, results: Sequence[Mapping[
             side: _done(table, {**result["where"], contrast.axis: level})
             for side, level in (("from", contrast.from_), ("to", contrast.to))
         }
-        steps = _over_steps(contrast, arms)
+        steps = _over_steps(contrast, arms, table.index.get("redraw") or ())
         context, positions = _over_context(contrast, arms)
         keys = ("metric", "axis", "from", "to", "as", "where", "at_label", "confidence")
         one = {key: result[key] for key in keys}
@@ -56,7 +56,7 @@ def _done(table: Table, levels: Mapping[str, str]) -> list[RunRow]:
     return [run for run in table.at(levels) if run.state == "done"]
 
 
-def _over_steps(contrast: Contrast, arms: Mapping[str, Sequence[RunRow]]) -> list[Row]:
+def _over_steps(contrast: Contrast, arms: Mapping[str, Sequence[RunRow]], redraw: Sequence[str]) -> list[Row]:
     curves = {
         side: [(r.seed, dict(r.curves.get(contrast.metric, []))) for r in runs] for side, runs in arms.items()
     }
@@ -64,7 +64,7 @@ def _over_steps(contrast: Contrast, arms: Mapping[str, Sequence[RunRow]]) -> lis
     if not every or not all(any(curve for _, curve in found) for found in curves.values()):
         return []
     steps = sorted(set.intersection(*every))
-    if unequal(arms, {side: [0] for side in arms}, exact=False):
+    if unequal(arms, {side: [0] for side in arms}, exact=False, metric=contrast.metric, redraw=redraw):
         return []
     rows = []
     for step in steps:

@@ -38,6 +38,8 @@ from lexarium.studies.study_config import StageStart, StudyConfig, flatten, load
 
 Level = tuple[str, str]
 EACH_FILE = "each_file"
+ABOUT = ("README", "SOURCE", "LICENSE", "LICENCE", "NOTICE")
+"""Files that say something about a folder of data, and are none."""
 
 
 @dataclass(frozen=True)
@@ -367,7 +369,7 @@ def _inside(axis: str, place: Place, base: Mapping[str, Any]) -> list[Path]:
         node = node.get(step) if isinstance(node, Mapping) else None
     folder = Path(str(node)).expanduser() if isinstance(node, str) else None
     found = (
-        sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+        sorted(p for p in folder.iterdir() if not p.name.startswith((".", *ABOUT)))
         if folder and folder.is_dir()
         else []
     )

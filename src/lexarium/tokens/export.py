@@ -91,7 +91,7 @@ def _h5(path: Path, pieces: Iterator[np.ndarray], total: int, store: TokenStore)
         data.attrs["bos_id"] = manifest.get("roles", {}).get(
             "bos", -1
         )  # -1: the tokenizer has none of its own
-        data.attrs["vocabulary_sha256"] = manifest["vocabulary"]
+        data.attrs["symbols_sha256"] = manifest.get("symbols", "")  # "": not known
         data.attrs["tokenizer"] = str(manifest["tokenizer"]["type"])
         data.attrs["corpus"] = str(manifest["corpus"]["type"])
         data.attrs["source_sha256"] = str(manifest["corpus"]["files"])

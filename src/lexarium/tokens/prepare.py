@@ -88,6 +88,12 @@ def open_tokenizer(config: ComponentConfig, folder: Path) -> Any:
     return tokenizer
 
 
+def symbols_of(tokenizer: Any) -> str:
+    """Hash of what every id stands for, alike for all tokenizers of one vocabulary; "" for ids without a text."""
+    known = getattr(tokenizer, "byte_lengths", lambda: None)() is not None
+    return sha256_json(list(tokenizer.symbols)) if known else ""
+
+
 def open_store_folder(
     corpus_config: ComponentConfig, tokenizer_config: ComponentConfig, root: Path
 ) -> tuple[Corpus, dict[str, Any], Path]:
@@ -289,6 +295,13 @@ class _Work:
     def _given_tokens(self) -> dict[str, list[dict[str, Any]]]:
         """Parts of ids that exist already."""
         corpus, found, tally = cast(Any, self.corpus), dict[str, list[dict[str, Any]]](), Tally()
+        own = symbols_of(self.tokenizer())
+        for path, other in getattr(corpus, "vocabularies", tuple)():
+            if own and other != own:
+                raise UserError(
+                    f"{path}: says that its ids are of another vocabulary (symbols_sha256 {other[:12]}..., this"
+                    f" tokenizer's is {own[:12]}...); name the tokenizer that made them"
+                )
         for split in corpus.splits:
             make_directory(self.store / split)
             remove_leftovers(self.store / split)
@@ -316,7 +329,8 @@ class _Work:
         n = sum(part["documents"] for entries in parts.values() for part in entries)
         for split in self.corpus.splits:
             if not parts.get(split):
-                raise UserError(f"split {split!r} of the corpus is empty{_why_empty(split, n, counts)}")
+                why = _why_empty(split, n, counts, getattr(self._corpus_config, "block_bytes", None))
+                raise UserError(f"split {split!r} of the corpus is empty{why}")
             for what in ("channels", "fields"):
                 first = parts[split][0][what]
                 other = next((p[what] for p in parts[split] if p[what] != first), None)
@@ -342,6 +356,7 @@ class _Work:
                 "corpus": self.source,
                 "tokenizer": tokenizer_identity(self._tokenizer_config),
                 "vocabulary": tokenizer.fingerprint(),
+                "symbols": symbols_of(tokenizer),
                 "vocab_size": tokenizer.vocab_size,
                 "roles": dict(tokenizer.roles),
                 "channels": next(iter(parts.values()))[0]["channels"],
@@ -369,12 +384,17 @@ def _entry(parts: list[dict[str, Any]]) -> dict[str, Any]:
     return {**totals, "parts": parts, "levels": few}
 
 
-def _why_empty(split: str, n: int, counts: dict[str, int]) -> str:
+def _why_empty(split: str, n: int, counts: dict[str, int], block_bytes: int | None) -> str:
     """What may have left a split without documents, of n in all."""
     left = ", ".join(f"{k} {name}" for name, k in counts.items())
     if not n:
         return f" (left out: {left})" if left else ""
-    few = " Documents end at line ends: does the text have any?" if n < 10 else ""
+    few = (
+        f" A document is about {block_bytes:,} bytes of the text, up to a line end: lower corpus.block_bytes, or say"
+        " corpus.documents: line."
+        if n < 10 and block_bytes
+        else ""
+    )
     mend = "hold out less" if split == "train" else "hold out more"
     return (
         f"; all {n} documents fell into other splits: {mend}, choose another corpus.split.seed, or cut smaller"

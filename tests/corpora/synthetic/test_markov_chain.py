@@ -126,3 +126,14 @@ def test_seeds() -> None:
 def test_a_worked_stationary_distribution() -> None:
     assert np.allclose(stationary(np.array([[0.9, 0.1], [0.3, 0.7]])), [0.75, 0.25])
     assert np.allclose(entropy(np.array([[0.5, 0.5], [1.0, 0.0]])), [math.log(2), 0.0])
+
+
+def test_small_splits_have_the_same_limit() -> None:
+    """A quarter of these sentences would be replaced, far from 1 %, and the floor would not be that of the chain."""
+    corpus = MarkovChain(
+        MarkovChain.Config(n_states=3, length=6, concentration=1.0, sizes={"train": 1000, "val": 60}, seed=1)
+    )
+    with pytest.raises(
+        UserError, match=r"more than 1% of the sentences drawn for train are in another split"
+    ):
+        list(corpus.blocks("train"))

@@ -14,7 +14,8 @@ The floor is an expectation: the loss of the true chain on n sentences scatters 
 excess over it can be slightly negative.
 
 Cost: 0.5 microseconds per letter. Refused: chains so short or so predictable that over 1 % of the sentences drawn
-for train or test are in val or test already; fewer would be replaced without moving the floor by more than that.
+for train or test are in val or test already (one sentence may always be); fewer are replaced, which moves the floor by
+no more than that.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class MarkovChain(SyntheticCorpus):
             for held in known:
                 shared |= np.isin(_whole(block), held)
             replaced += int(shared.sum())
-            if replaced > SHARED * max(wanted, BLOCK):
+            if replaced > max(1, SHARED * wanted):
                 break
             kept = block[~shared][: wanted - drawn]
             drawn += len(kept)

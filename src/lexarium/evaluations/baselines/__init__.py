@@ -3,7 +3,8 @@
 `BASELINES` holds every baseline by name, as a function of the train stream, the test stream and a key for its
 randomness that returns the cuts of the test stream, (M,) bool, False outside `test.inside`. On the Brent corpus train
 and test are, by tradition, the same stream. `random_oracle`, `random_true`, `dibs_phrasal` (its rate of cuts),
-`dibs_lexical` and `dibs_gold` look at the gold cuts of the train stream; no baseline looks at those of the test stream.
+`dibs_lexical` and `dibs_gold` look at the gold cuts of the train stream. Only the n-gram thresholds look at those of
+the test stream, as a model's do: each half's is chosen on the other half.
 """
 
 from __future__ import annotations
@@ -47,5 +48,10 @@ BASELINES: dict[str, Baseline] = {
     "puddle": _fixed(puddle),
     "puddle_folds": _fixed(puddle, folds=5),
     **{f"ngram_{k}_{cue}": _fixed(ngram, k=k, cue=cue) for k in range(1, 6) for cue in CUES},
+    **{
+        f"ngram_{k}_{cue}_threshold": _fixed(ngram, k=k, cue=cue, threshold=True)
+        for k in range(1, 6)
+        for cue in CUES
+    },
 }
 """Name -> (train, test, key) -> cuts."""

@@ -26,16 +26,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from lexarium.evaluations.baselines.counts import Counts, n_symbols
-from lexarium.evaluations.segmentation.decisions import peaks
+from lexarium.evaluations.segmentation.decisions import peaks, tuned
 from lexarium.evaluations.segmentation.stream import Stream
 from lexarium.foundation.types import UserError
 
 CUES = ("entropy", "loss", "rank", "boundary")
 
 
-def ngram(train: Stream, test: Stream, k: int, cue: str) -> np.ndarray:
-    """(M,) bool: cuts of `test` at the peaks of a cue, the position behind an utterance being its last neighbour."""
-    return np.asarray(peaks(cues(train, test, k)[cue]) & test.inside)
+def ngram(train: Stream, test: Stream, k: int, cue: str, threshold: bool = False) -> np.ndarray:
+    """(M,) bool: cuts of `test` at the peaks of a cue, the position behind an utterance being its last neighbour; or
+    above thresholds, each half's chosen on the gold boundaries of the other."""
+    values = cues(train, test, k)[cue]
+    found = values > tuned(values, test) if threshold else peaks(values)
+    return np.asarray(found & test.inside)
 
 
 def cues(train: Stream, test: Stream, k: int) -> dict[str, np.ndarray]:

@@ -19,7 +19,6 @@ of `window` tokens move by `stride`; the first gives all its predictions, each l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -127,13 +126,3 @@ def _named_rows(values: np.ndarray) -> np.ndarray:
     """(N, 8) in the order of CUES, of one utterance."""
     found = _named(values, np.array([0]))
     return np.stack([found[name] for name in CUES], axis=1)
-
-
-def stream_of(view: Any, channel: str, utterances: Sequence[int] | None = None) -> Stream:
-    """The stream of a split's documents."""
-    chosen = range(len(view)) if utterances is None else utterances
-    symbols, starts = [], []
-    for i in chosen:
-        symbols += [view.tokens(i).astype(np.int64), np.array([END])]
-        starts += [view.channel(channel, i).astype(bool), np.array([False])]
-    return Stream(np.concatenate(symbols), np.concatenate(starts))

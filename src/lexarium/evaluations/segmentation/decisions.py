@@ -63,6 +63,26 @@ def best_threshold(values: np.ndarray, stream: Stream, aim: Aim = "boundary") ->
     return float("-inf") if k == 0 else float(sorted_values[k - 1])
 
 
+def tuned(
+    values: np.ndarray,
+    stream: Stream,
+    aim: Aim = "boundary",
+    tune: Literal["crossed", "oracle"] = "crossed",
+    search: Literal["exact", "bounded"] = "exact",
+) -> np.ndarray:
+    """(M,) the theta of every position: that of an utterance's half is the best of the other half, or, with `oracle`,
+    all have the best of the stream itself. A single utterance has no other half."""
+    if search == "bounded":
+        return np.full(len(stream), bounded_threshold(values, stream, aim))
+    if tune == "oracle" or stream.n_utterances < 2:
+        return np.full(len(stream), best_threshold(values, stream, aim))
+    half = stream.utterance % 2 == 0
+    found = np.empty(len(stream))
+    for own in (half, ~half):
+        found[own] = best_threshold(values[~own], stream.part(~own), aim)
+    return found
+
+
 def _boundary_scores(places: np.ndarray, stream: Stream) -> np.ndarray:
     """(K + 1,) F of boundaries with the first k of K places taken away."""
     gold = stream.starts[places]

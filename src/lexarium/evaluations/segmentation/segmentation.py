@@ -33,19 +33,12 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from lexarium.evaluations.evaluation import EvaluationData, SplitsConfig
-from lexarium.evaluations.segmentation.cues import CUES, DIRECTIONS, cues_alone, cues_in_stream, stream_of
-from lexarium.evaluations.segmentation.decisions import (
-    best_threshold,
-    bounded_threshold,
-    inner_peaks,
-    peaks,
-    votes,
-)
+from lexarium.evaluations.segmentation.cues import CUES, DIRECTIONS, cues_alone, cues_in_stream
+from lexarium.evaluations.segmentation.decisions import inner_peaks, peaks, tuned, votes
+from lexarium.evaluations.segmentation.gold import CHANNEL, gold_stream
 from lexarium.evaluations.segmentation.scores import score
 from lexarium.evaluations.segmentation.stream import Stream
 from lexarium.foundation.types import Result, UserError
-
-CHANNEL = "word_start"
 
 
 class Segmentation:
@@ -92,38 +85,9 @@ class Segmentation:
 
     def __init__(self, config: Config, data: EvaluationData) -> None:
         self.config, self.data = config, data
-        self._streams = {split: self._stream(split) for split in config.splits}
-
-    def _stream(self, split: str) -> Stream:
-        view = self.data.view(split)
-        if CHANNEL not in self.data.store.manifest["channels"]:
-            raise UserError(
-                f"evaluation segmentation: the corpus has no channel {CHANNEL!r}, which says where words begin;"
-                " use corpus utterances, or another with that channel"
-            )
-        n = min(len(view), self.config.limit or len(view))
-        for i in range(n):
-            starts = view.channel(CHANNEL, i)
-            words = (
-                view.split.fields["words"][view.documents[i]]
-                if "words" in view.split.fields
-                else starts.sum()
-            )
-            if not starts[0] or starts.sum() != words:
-                raise UserError(
-                    f"evaluation segmentation: document {i} of split {split!r} has {words} words, and"
-                    f" {int(starts.sum())} of its tokens begin one: some reach over a word boundary; use a"
-                    " tokenizer of single symbols"
-                )
-        stream = stream_of(view, CHANNEL, range(n))
-        names = ("WORD_BOUNDARY", " ")  # of the boundary in vocabularies of symbols, and of characters
-        marks = [i for i, symbol in enumerate(self.data.tokenizer.symbols) if symbol in names]
-        if np.isin(stream.symbols, marks).any():
-            raise UserError(
-                "evaluation segmentation: word boundaries stand in the text, where the model reads them; say"
-                " corpus.boundaries: channel"
-            )
-        return stream
+        self._streams = {
+            split: gold_stream(data, split, config.limit, asks=self.name) for split in config.splits
+        }
 
     def run(self, scorer: Any, key: int) -> Result:
         """Metrics of every cue and strategy; one item per position."""
@@ -171,7 +135,9 @@ class Segmentation:
     def _cuts(self, cues: Mapping[str, np.ndarray], stream: Stream) -> dict[str, dict[str, np.ndarray]]:
         """Cue -> strategy -> cuts; votes are cues too."""
         c = self.config
-        above = {name: values > self._thresholds(values, stream) for name, values in cues.items()}
+        above = {
+            name: values > tuned(values, stream, c.aim, c.tune, c.search) for name, values in cues.items()
+        }
         ways = {"peak": peaks, "threshold": lambda values: values > 0.5}
         found = {name: {"peak": peaks(values), "threshold": above[name]} for name, values in cues.items()}
         if c.votes:
@@ -185,19 +151,6 @@ class Segmentation:
         return {
             name: {way: cuts for way, cuts in by.items() if way in c.strategies} for name, by in found.items()
         }
-
-    def _thresholds(self, values: np.ndarray, stream: Stream) -> np.ndarray:
-        """(M,) the theta of every position."""
-        c = self.config
-        if c.search == "bounded":
-            return np.full(len(stream), bounded_threshold(values, stream, c.aim))
-        if c.tune == "oracle" or stream.n_utterances < 2:
-            return np.full(len(stream), best_threshold(values, stream, c.aim))
-        half = stream.utterance % 2 == 0
-        found = np.empty(len(stream))
-        for own in (half, ~half):
-            found[own] = best_threshold(values[~own], stream.part(~own), c.aim)
-        return found
 
     def _items(
         self, name: str, stream: Stream, cues: Mapping[str, np.ndarray], items: dict[str, list[Any]]

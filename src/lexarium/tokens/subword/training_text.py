@@ -3,8 +3,8 @@
 A sample takes documents spread evenly over every part of the corpus: the document with number n where frac(n phi) is
 below the wanted share of all bytes (phi the golden ratio). Of a corpus whose size is not known before, it takes the
 first ones. What was taken is recorded. Runs of more than LONGEST_RUN characters without
-white space are cut there for training: what learns from whole words would otherwise keep every such run in memory
-(text of scripts without spaces, encoded binary data). Their number is recorded.
+white space are cut there for training (text of scripts without spaces, encoded binary data): a word of any length would
+be one unit to what learns from words, however long. Their number is recorded.
 """
 
 from __future__ import annotations

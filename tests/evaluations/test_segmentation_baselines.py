@@ -1,0 +1,55 @@
+"""The evaluation of baselines: the same numbers as the functions it calls, and as the reference table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_segmentation import make
+
+from lexarium.evaluations.baselines import BASELINES
+from lexarium.evaluations.baselines.segmentation_baselines import SegmentationBaselines
+from lexarium.evaluations.segmentation.gold import gold_stream
+from lexarium.evaluations.segmentation.scores import score
+from lexarium.foundation import rng
+from lexarium.foundation.config import ConfigError, Source, validate
+
+TRAIN = ["ba dog a", "dog ti", "gola ba ba", "a dog gola", "ti ba"]
+TEST = ["dog ba", "gola a ti dog", "ba"]
+
+
+@pytest.mark.parametrize("fit", ["train", "val"])
+def test_every_baseline_is_counted_on_one_split_and_scored_on_the_other(tmp_path: Path, fit: str) -> None:
+    (tmp_path / "v.txt").write_text("\n".join(TEST) + "\n")
+    data = make(tmp_path, TRAIN, val_path=str(tmp_path / "v.txt"), split={})
+    names = [name for name in BASELINES if name != "puddle_folds"]  # three utterances are no five folds
+    config = SegmentationBaselines.Config(baselines=tuple(names), fit=fit)
+    found = SegmentationBaselines(config, data).run(None, 7).metrics
+    train, test = (gold_stream(data, split, asks="x") for split in (fit, "val"))
+    assert (train.n_utterances, test.n_utterances) == (len(TRAIN) if fit == "train" else len(TEST), len(TEST))
+    assert found["val.utterances"] == len(TEST)
+    for name in names:
+        wanted = score(test, BASELINES[name](train, test, rng.key(7, "val", name)))
+        assert {m: found[f"val.{name}.{m}"] for m in wanted if m != "utterances"} == {
+            m: v for m, v in wanted.items() if m != "utterances"
+        }
+    assert found["val.symbol.boundary.recall"] == 1.0 and found["val.utterance.boundary.f"] == 0.0
+
+
+def test_limits_take_the_first_utterances(tmp_path: Path) -> None:
+    data = make(tmp_path, TRAIN)
+    config = SegmentationBaselines.Config(
+        baselines=("ftp_relative",), splits=("train",), limit=2, fit_limit=3
+    )
+    found = SegmentationBaselines(config, data).run(None, 7).metrics
+    train, test = (gold_stream(data, "train", n, asks="x") for n in (3, 2))
+    assert (
+        found["train.ftp_relative.token.f"]
+        == score(test, BASELINES["ftp_relative"](train, test, 0))["token.f"]
+    )
+    assert found["train.utterances"] == 2
+
+
+def test_a_misspelt_baseline_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no baseline 'ftp_relativ'; did you mean 'ftp_relative'"):
+        validate(SegmentationBaselines.Config, Source({"baselines": ["ftp_relativ"]}))
