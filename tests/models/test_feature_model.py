@@ -263,6 +263,25 @@ def test_a_run_learns_goes_on_and_answers_without_the_table(tmp_path: Path) -> N
         tiny_config(**given)
 
 
+def test_what_was_learnt_goes_over_to_other_phonemes(tmp_path: Path) -> None:
+    """Parameters do not depend on the vocabulary: a run starts from the weights of another, with a table of its own."""
+    parent = tiny_run(tmp_path / "runs", **options(tmp_path / "data"))
+    assert parent.train() == "done"
+    data = options(
+        tmp_path / "other", start={"type": "run", "path": str(parent.path)}, train={"max_steps": 1}
+    )
+    utterances_file(tmp_path / "other", words=("k i", "m a", "ɡ e"))
+    child = tiny_run(tmp_path / "runs", **{**data, "checkpoint": {"at": [0]}})
+    assert child.train() == "done"
+    one, other = (
+        load_file(run.path / f"checkpoints/step-{step:08d}/model.safetensors")
+        for run, step in ((parent, 12), (child, 0))
+    )
+    assert one["embedding.multi_hot"].shape[0] > other["embedding.multi_hot"].shape[0] == 10
+    assert other["embedding.multi_hot"].sum(1).tolist() == [39.0] * 10
+    assert all(torch.equal(one[n], other[n]) for n in one if n != "embedding.multi_hot")
+
+
 def test_the_loss_of_tokens_may_be_trained_too(tmp_path: Path) -> None:
     run = tiny_run(tmp_path / "runs", **options(tmp_path / "data", objective={"type": "causal"}))
     assert run.train() == "done"

@@ -31,7 +31,7 @@ def output(n: int) -> tuple[Output, torch.Tensor, torch.Tensor]:
     one_hot = F.one_hot(values, C).double()
     matrix = one_hot.reshape(V, -1) @ weight
     unembed = lambda h: (h @ weight.T).reshape(-1, S, C)
-    return Output(hidden, lambda h: h @ matrix.T, features=(one_hot, unembed)), values, unembed(hidden)
+    return Output(hidden, lambda h: h @ matrix.T, features=(one_hot, unembed)), values, unembed(hidden).detach()
 
 
 def test_the_loss_is_a_mean_over_features_and_a_sum_over_tokens() -> None:
