@@ -31,7 +31,11 @@ def output(n: int) -> tuple[Output, torch.Tensor, torch.Tensor]:
     one_hot = F.one_hot(values, C).double()
     matrix = one_hot.reshape(V, -1) @ weight
     unembed = lambda h: (h @ weight.T).reshape(-1, S, C)
-    return Output(hidden, lambda h: h @ matrix.T, features=(one_hot, unembed)), values, unembed(hidden).detach()
+    return (
+        Output(hidden, lambda h: h @ matrix.T, features=(one_hot, unembed)),
+        values,
+        unembed(hidden).detach(),
+    )
 
 
 def test_the_loss_is_a_mean_over_features_and_a_sum_over_tokens() -> None:
@@ -45,7 +49,7 @@ def test_the_loss_is_a_mean_over_features_and_a_sum_over_tokens() -> None:
     for i, label in enumerate(batch.targets["labels"].tolist()):
         for slot in range(S):
             expected += float(F.cross_entropy(logits[i, slot][None], values[label, slot][None])) / S
-    assert float(term.sum) == pytest.approx(expected, rel=1e-12)
+    assert float(term.sum.detach()) == pytest.approx(expected, rel=1e-12)
     term.sum.backward()
     assert bool(found.hidden.grad.any())
 
