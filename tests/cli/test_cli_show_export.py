@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from lexarium.corpora import espeak
 from lexarium.corpora.pairs import write_released
 from lexarium.foundation import registry
 from lexarium.foundation.config import read_yaml, validate
@@ -135,6 +136,10 @@ def test_doctor_finds_what_is_there(lexarium, tmp_path: Path) -> None:
     assert torch.__version__ in found["packages"]["found"]
     assert "GFLOP/s" in found["speed"]["found"]
     assert any("extra hf" in what for what in found)
+    told, there = found["espeak-ng"], espeak.found()
+    assert told["ok"] is None and (
+        espeak.version(there) in told["found"] if there else "apt-get" in told["found"]
+    )
     assert not (tmp_path / "runs").exists()
 
 

@@ -48,7 +48,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "WindowShuffle.Config": {"seq_len": 32, "held_out": 5},
     "WindowLoss.Config": {"seq_len": 16, "limit": 3},
     "WarmRestarts.Config": {"period": 10},
-    "Utterances.Config": {"column": "utterance"},
+    "Utterances.Config": {"column": "utterance", "form": "words", "phonemise": "en-us"},
     "Segmentation.Config": {"tune": "oracle"},
     "FeatureTable": {"path": "phoible.csv", "content": "0", "stress": "keep"},
     "FeatureProbe.Config": {"features": {"path": "phoible.csv", "content": "0"}},
@@ -58,6 +58,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "StopConfig": {"metric": "loss.val", "patience": 3, "above": 5.0, "below": 0.1},
     "RunConfig": {k: PIECES[k] for k in ("corpus", "model")},
     "Quota": {"where": {"kind": "quest"}, "count": 5},
+    "Subsample": {"count": 5},
     "StudyConfig": {"study": "s", "base": {}},
     "MatchConfig": {"axis": "a", "to": "b", "adjust": {"c": "model.d_model"}},
     "StageStart": {"steps": [5]},
@@ -74,6 +75,7 @@ EXAMPLES: dict[str, list[Any]] = {
     "Extractions": [{"sbj": 0.5, "obj": 0.5}],
     "Files": [{"train": "a.txt"}],
     "Quota": [REQUIRED["Quota"]],
+    "Subsample": [REQUIRED["Subsample"]],
     "StopConfig": [REQUIRED["StopConfig"]],
     "Grows": [REQUIRED["Grows"]],
     "Contrast": [PIECES["Contrast"]],
@@ -276,6 +278,7 @@ def fields(cls: type[Config]) -> list[str]:
     alone = {"type", "targets"}  # `targets` is about files: see the test below
     alone |= {"field"} if cls.__qualname__ == "SplitConfig" else set()  # needs `by: field`: likewise
     alone |= {"residual"} if cls.__qualname__ == "EncoderDecoder.Config" else set()  # only sequential
+    alone |= {"form"} if cls.__qualname__ == "Utterances.Config" else set()  # words need a voice: likewise
     alone |= {"ones", "row_weight", "draws"}  # each belongs to one kind of matrix: see the test below
     single = [
         n
@@ -599,6 +602,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Spy]:
                 "keep": [{"kind": "quest"}, {"kind": "decl"}],
                 "drop": [{"n_aux": 3}],
                 "quotas": [{"where": {"kind": "quest"}, "count": 30}],
+                "subsample": {"count": 20},
             },
             stop_when={"metric": "loss.val", "above": 1e9, "below": 0.0, "patience": 3},
             checkpoint={"every": 2, "at": [1], "log_spaced": 2, "rolling": 3, "minutes": 100, "keep": 1},
@@ -626,6 +630,7 @@ def test_a_run_reads_its_options(trained: tuple[Run, Spy]) -> None:
             "StopConfig",
             "ViewConfig",
             "Quota",
+            "Subsample",
             "FromRun.Config",
         )
     }

@@ -49,9 +49,11 @@ TEXT = (
     "tokens/progress.py",
     "tokens/in_place.py",
     "tokens/overlap.py",
+    "tokens/subsample.py",
     "tokens/export.py",
 )
-"""Kinds of tokenizers, tables about their symbols, files of ids: components, and what is done to a store beside training on it."""
+"""Kinds of tokenizers, tables about symbols, files of ids: components, and what is done to a store beside training on the
+whole of it."""
 STATISTICS = (
     "studies/results.py",
     "studies/intervals.py",

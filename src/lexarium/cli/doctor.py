@@ -58,6 +58,7 @@ def _all(runs_dir: Path) -> Iterator[Line]:
     yield from _device()
     yield from _disk(runs_dir)
     yield from _extras()
+    yield _espeak()
     yield _speed()
 
 
@@ -171,6 +172,20 @@ def _extras() -> Iterator[Line]:
         there = bool(module) and importlib.util.find_spec(module) is not None
         how = "installed" if there else f"not installed: pip install 'lexarium[{extra}]'"
         yield f"extra {extra}", None, f"{how}; {enables}"
+
+
+def _espeak() -> Line:
+    """The program that turns words into phonemes."""
+    from lexarium.corpora import espeak
+    from lexarium.foundation.types import UserError
+
+    enables = "phonemes from orthographic text (corpus utterances, form: words)"
+    try:
+        path = espeak.found()
+        there = f"{espeak.version(path)} at {path}" if path else f"not installed ({espeak.INSTALL})"
+    except UserError as error:
+        return espeak.PROGRAM, False, str(error)
+    return espeak.PROGRAM, None, f"{there}; {enables}"
 
 
 def _speed() -> Line:

@@ -186,7 +186,7 @@ def _ids(
 
 def _selects(config: RunConfig) -> bool:
     view = config.view
-    return bool(view.keep or view.drop or view.quotas or view.fraction < 1)
+    return bool(view.keep or view.drop or view.quotas or view.fraction < 1 or view.subsample)
 
 
 def _viewed(talk: Talk, config: RunConfig, runs_dir: Path, split: str) -> Iterator[Document]:

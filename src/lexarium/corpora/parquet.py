@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lexarium.corpora.reading import TextFile
+from lexarium.corpora.reading import TextFile, near
 from lexarium.foundation.types import UserError, gist
 
 
@@ -44,7 +44,8 @@ def batches(file: TextFile, group: int, wanted: Sequence[str]) -> Iterator[list[
     missing = [name for name in wanted if name not in names]
     if missing:
         raise UserError(
-            f"{file.path}: no column {missing[0]!r} (columns: {', '.join(names)}); say which is corpus.text"
+            f"{file.path}: no column {missing[0]!r}{near(missing[0], names)} (columns: {', '.join(names)}); say"
+            " which is corpus.text"
         )
     try:
         for batch in handle.iter_batches(batch_size=1024, row_groups=[group], columns=list(wanted)):

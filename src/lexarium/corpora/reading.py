@@ -14,12 +14,13 @@ bytes, or changed while they are read.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import gzip
 import io
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -44,6 +45,7 @@ FORMATS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".tsv": "tsv",
+    ".csv": "csv",
     ".parquet": "parquet",
 }
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
@@ -167,7 +169,7 @@ def _text_file(path: Path, wanted: str) -> TextFile:
     if form is None:
         raise UserError(
             f"{path}: the name does not tell what it holds (known endings: {', '.join(FORMATS)}, each also with"
-            " .gz or .zst); say corpus.format: text, jsonl, tsv or parquet"
+            " .gz or .zst); say corpus.format: text, jsonl, tsv, csv or parquet"
         )
     if form == "parquet" and compression:
         raise UserError(f"{path}: a Parquet file compresses its columns itself; uncompress it first")
@@ -380,3 +382,9 @@ def expansion(file: TextFile) -> float:
     with file.path.open("rb") as raw, opened(file, raw) as handle:
         read = len(handle.read(1 << 24))
         return read / max(1, min(raw.tell(), file.size))
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'text'?` for a column that is not there; nothing when none is alike."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""

@@ -1,4 +1,4 @@
-"""Text files as a corpus: plain text, JSON lines, tab-separated tables and Parquet, plain or compressed, of any size.
+"""Text files as a corpus: plain text, JSON lines, TSV, CSV and Parquet, plain or compressed, of any size.
 
     {type: text_files, path: book.txt}                    stretches of about 16 KiB, every 20th held out
     {type: text_files, path: "wiki/*.jsonl.gz", text: body, fields: [title]}
@@ -12,8 +12,8 @@ belongs to follows from its place (see `splits.py`).
 `reverse: characters` turns every text round, code point by code point after NFC, and the order of documents with it:
 the control for what a tokenizer trained from left to right adds to an arrow of time.
 
-Cost: memory of one window (32 MiB) per process. Refused: see `reading.py`; and texts that are no text, columns that
-are missing, splits that would be empty.
+Cost: memory of one window (32 MiB) per process. Refused: see `reading.py` and `tables.py`; and texts that are no text,
+columns that are missing, splits that would be empty.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lexarium.corpora import parquet, reading
+from lexarium.corpora import parquet, reading, tables
 from lexarium.corpora.decoding import Decoding
 from lexarium.corpora.reading import BLANK_LINE, LINE, TextFile
 from lexarium.corpora.splits import ROLES, SplitConfig, Splitter, field_of
@@ -46,7 +46,7 @@ LONGEST_FILE = 1 << 30
 
 
 class TextFiles:
-    """Text files of any size: plain text, JSONL, TSV or Parquet, plain or compressed."""
+    """Text files of any size: plain text, JSONL, TSV, CSV or Parquet, plain or compressed."""
 
     kind, name, version = "corpus", "text_files", 1
     keep_empty = False
@@ -62,10 +62,10 @@ class TextFiles:
         """Files that are the validation split, whole."""
         test_path: tuple[str, ...] = outside_identity(())
         """Files that are the test split, whole."""
-        format: Literal["auto", "text", "jsonl", "tsv", "parquet"] = "auto"
+        format: Literal["auto", "text", "jsonl", "tsv", "csv", "parquet"] = "auto"
         """What the files hold; auto = by their names."""
         text: str = "text"
-        """Key or column of the text, in tables; a number counts columns of a TSV without header, from 0."""
+        """Key or column of the text, in tables; a number counts columns of a TSV or CSV without header, from 0."""
         fields: tuple[str, ...] = ()
         """Keys or columns kept with every document."""
         documents: Literal["block", "line", "blank_line", "file"] = "block"
@@ -106,6 +106,7 @@ class TextFiles:
         self._splitter = Splitter(config.split, bool(config.val_path or config.test_path))
         self._extents: dict[Path, int] = {}
         self._headers: dict[Path, tuple[int, list[str]]] = {}
+        self._quotes: dict[Path, tables.Quotes] = {}
 
     # -- files ---------------------------------------------------------------------------------------
 
@@ -168,7 +169,7 @@ class TextFiles:
                 if file.format == "parquet"
                 else file.size * reading.expansion(file)
             )
-            if file.format in ("jsonl", "tsv"):
+            if file.format in ("jsonl", "tsv", "csv"):
                 whole *= self._text_share(file)
             share = sum(held_out[s] for s in splits) if role == "train" else float(role in splits)
             found += whole * share
@@ -280,10 +281,14 @@ class TextFiles:
         elif file.format == "text" and self.config.documents == "file":
             yield None, self._whole_file(file, counts)
         elif file.compression:
-            for j, offset, data in reading.stream_windows(file, ends):
+            windows = tables.stream(file) if file.format == "csv" else reading.stream_windows(file, ends)
+            for j, offset, data in windows:
                 yield self._stretch(file, j), self._from_window(file, j, offset, data, counts)
         else:
-            offset, data = reading.window(file, k, ends)
+            if file.format == "csv":
+                offset, data = self._quotes.setdefault(file.path, tables.Quotes(file)).window(k)
+            else:
+                offset, data = reading.window(file, k, ends)
             yield self._stretch(file, k), self._from_window(file, k, offset, data, counts)
 
     def _stretch(self, file: TextFile, window: int) -> int | None:
@@ -299,8 +304,8 @@ class TextFiles:
         c = self.config
         if file.format == "jsonl":
             yield from self._from_jsonl(file, offset, data, counts)
-        elif file.format == "tsv":
-            yield from self._from_tsv(file, offset, data, counts)
+        elif file.format in ("tsv", "csv"):
+            yield from self._from_table(file, offset, data, counts)
         elif c.documents == "block":
             for n, place, piece in reading.blocks(
                 data, offset, k * reading.WINDOW // c.block_bytes, c.block_bytes
@@ -337,32 +342,23 @@ class TextFiles:
                 raise UserError(f"{where()}: expected {{...}}, found {line[:40]!r}")
             yield n, place, *self._chosen(record, where, counts)
 
-    def _from_tsv(self, file: TextFile, offset: int, data: bytes, counts: dict[str, int]) -> Iterator[Raw]:
+    def _from_table(self, file: TextFile, offset: int, data: bytes, counts: dict[str, int]) -> Iterator[Raw]:
         numbered = self.config.text.isdecimal()
         first, names = (-1, []) if numbered else self._header(file)
-        # a line of tabs alone is a row of empty cells
-        for n, (place, line) in enumerate(reading.lines(data, offset, blank=b" \r")):
+        for n, (place, row) in enumerate(tables.rows(file.format, data, offset)):
             if place <= first:
                 continue
             where = functools.partial(_place, file, place)
-            cells = self._decoding.decode(line, file, place, counts).split("\t")
+            cells = tables.cells(file.format, self._decoding.decode(row, file, place, counts), where)
             names = [str(i) for i in range(len(cells))] if numbered else names
             if len(cells) != len(names):
                 raise UserError(f"{where()}: {len(cells)} columns, expected {len(names)}")
             yield n, place, *self._chosen(dict(zip(names, cells, strict=True)), where, counts)
 
     def _header(self, file: TextFile) -> tuple[int, list[str]]:
-        """Where a table's header begins, its first line that is not blank, and the names in it."""
+        """Where a table's header begins, and the names in it."""
         if file.path not in self._headers:
-            with reading.opened(file) as handle:
-                place, line = 0, handle.readline(reading.PEEK)
-                while line and not line.strip():
-                    place, line = place + len(line), handle.readline(reading.PEEK)
-            names = line.decode("utf-8-sig", "replace").rstrip("\r\n").split("\t")
-            double = next((name for name in names if names.count(name) > 1), None)
-            if double is not None:
-                raise UserError(f"{file.path}: two columns are named {double!r}; rename one of them")
-            self._headers[file.path] = place, names
+            self._headers[file.path] = tables.header(file)
         return self._headers[file.path]
 
     def _row_groups(self, number: int, file: TextFile) -> Iterator[Part]:
@@ -387,8 +383,8 @@ class TextFiles:
         for name in (c.text, *c.fields):
             if name not in record:
                 raise UserError(
-                    f"{where()}: no {name!r} (there are: {', '.join(record) or 'none'}); say which is corpus.text, and"
-                    " which are corpus.fields"
+                    f"{where()}: no {name!r}{reading.near(name, record)} (there are: {', '.join(record) or 'none'});"
+                    " say which is corpus.text, and which are corpus.fields"
                 )
         text = "" if record[c.text] is None else record[c.text]
         if not isinstance(text, str):

@@ -2,7 +2,8 @@
 
     {type: utterances, path: eng.txt}                     w ʌ t WORD_BOUNDARY dʒ ʌ s t WORD_BOUNDARY
     {type: utterances, path: br.txt, form: letters}       yu want tu si D6 bUk         (one character = one symbol)
-    {type: utterances, path: childes.tsv, column: phonemized_utterance, max_age: 120, children: drop}
+    {type: utterances, path: childes.csv, column: phonemized_utterance, max_age: 120, children: drop}
+    {type: utterances, path: book.txt, form: words, phonemise: en-us}                      (spoken by espeak-ng)
 
 A document is an utterance; its field `words` is their number. With `boundaries: channel`, the default, its text holds
 no word boundary: the channel `word_start` is 1 at the first character of every word (of every token that begins one),
@@ -13,12 +14,17 @@ that stay are then spaces.
 Refused, with file and line: a last word without a marker, markers that follow each other or begin an utterance, a
 marker spelt otherwise (`WORD_BOUNDaRY` exists), empty utterances, the names of marks as symbols, and symbols of more
 than `longest_symbol` letters: words whose symbols are not separated. `repair` names which of these are mended
-instead; what was mended is counted in the store's manifest. Files are read as `text_files` reads them: of any size,
-compressed or not.
+instead; what was mended is counted in the store's manifest.
+
+With `form: words` an utterance is orthographic words between spaces, which the program espeak-ng turns into phonemes
+(see `espeak.py`). Punctuation is left out and counted, a word that it does not say is refused; the version of the
+program is part of what makes two corpora the same. Files are read as `text_files` reads them: of any size, compressed
+or not.
 """
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -26,16 +32,20 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from lexarium.corpora import espeak
 from lexarium.corpora.reading import line_of
 from lexarium.corpora.splits import ROLES, SplitConfig
 from lexarium.corpora.text_files import TextFiles
 from lexarium.foundation.config import ComponentConfig, outside_identity
+from lexarium.foundation.files import sha256_json
 from lexarium.foundation.types import Document, FieldValue, Part, UserError
 
-Repair = Literal["misspelt", "doubled", "missing", "empty"]
+Repair = Literal["misspelt", "doubled", "missing", "empty", "unspoken"]
 MARKS = ("UNK", "PAD", "UTT_BOUNDARY")
 """Names of the vocabulary that no symbol may have."""
 CHANNEL = "word_start"
+SPOKEN_AT_ONCE = 5_000
+"""Utterances that are given to espeak-ng together."""
 BOUNDARY = "WORD_BOUNDARY"
 """What stands for a word boundary in a document, whatever the file's marker: the name tokenizers know it by."""
 
@@ -62,8 +72,15 @@ class Utterances:
         """Files that are the validation split, whole."""
         test_path: tuple[str, ...] = outside_identity(())
         """Files that are the test split, whole."""
-        form: Literal["symbols", "letters"] = "symbols"
-        """Symbols between spaces and a marker after every word, or words between spaces, every letter a symbol."""
+        form: Literal["symbols", "letters", "words"] = "symbols"
+        """Symbols between spaces and a marker after every word; words between spaces, every letter a symbol; or words
+        between spaces that `phonemise` turns into phonemes."""
+        phonemise: str = Field("", pattern=r"^([A-Za-z][\w+/.-]*)?$")
+        """Voice of espeak-ng, such as en-us or fr-fr, of `form: words`."""
+        phonemise_by: Literal["word", "utterance"] = "word"
+        """Ask for every distinct word once, alone (citation forms), or for utterances (weak forms, liaison)."""
+        stress: Literal["drop", "keep"] = "drop"
+        """Marks of stress, which espeak-ng writes before a vowel."""
         marker: str = Field("WORD_BOUNDARY", min_length=1)
         """What stands after every word; `;eword` in files for wordseg."""
         column: str = ""
@@ -101,6 +118,14 @@ class Utterances:
                 raise ValueError("max_age and children choose rows of a table; name its `column`")
             if " " in self.marker:
                 raise ValueError(f"marker {self.marker!r} holds a space; symbols are separated by spaces")
+            if (self.form == "words") != bool(self.phonemise):
+                raise ValueError(
+                    "form: words and phonemise (a voice, as en-us) go together; give both or neither"
+                )
+            if not self.phonemise and (self.phonemise_by, self.stress) != ("word", "drop"):
+                raise ValueError(
+                    "phonemise_by and stress are of words that are phonemised; say form: words, phonemise"
+                )
             return self
 
     def __init__(self, config: Config) -> None:
@@ -119,6 +144,8 @@ class Utterances:
             )
         )
 
+        self._speaker = espeak.Speaker(config.phonemise, config.stress == "keep", config.phonemise_by)
+
     # -- what a corpus offers: see TextFiles ---------------------------------------------------------
 
     @cached_property
@@ -131,12 +158,17 @@ class Utterances:
         return []
 
     def fingerprint(self) -> str:
-        """Hash of every file's role, name and content."""
-        return self._lines.fingerprint()
+        """Hash of every file's role, name and content, and of the version of espeak-ng where that is used."""
+        files = self._lines.fingerprint()
+        return sha256_json([files, self._program()]) if self.config.phonemise else files
 
     def record(self) -> dict[str, Any]:
         """What was read, for the manifest."""
-        return self._lines.record()
+        spoken = {"phonemes": self._program()} if self.config.phonemise else {}
+        return {**self._lines.record(), **spoken}
+
+    def _program(self) -> dict[str, str]:
+        return {"program": espeak.PROGRAM, "version": espeak.version(espeak.found())}
 
     def text_size(self, splits: Sequence[str] = ROLES) -> int:
         """Bytes of the text of some splits."""
@@ -148,14 +180,12 @@ class Utterances:
 
     def read(self, part: Part, counts: dict[str, int]) -> Iterator[tuple[str, Document]]:
         """(split, document) of one part; `counts` takes up what was mended and left out."""
-        number, _ = part.where
-        for split, line in self._lines.read(part, counts):
-            if not self._wanted(line.fields, counts):
-                continue
-            where = _Place(self._lines.files[number][1], line.fields)
-            words = self._words(self._tidy(line.text), where, counts)
+        found = self._found(part, counts)
+        for split, fields, where, words in self._spoken(found, counts) if self.config.phonemise else found:
+            for symbol in itertools.chain.from_iterable(words):
+                self._check(symbol, where)
             if words:
-                yield split, self._document(words, line.fields)
+                yield split, self._document(words, fields)
 
     def documents(self, split: str) -> Iterator[Document]:
         """The utterances of a split, in order."""
@@ -165,6 +195,27 @@ class Utterances:
                     yield document
 
     # -- one utterance -------------------------------------------------------------------------------
+
+    def _found(self, part: Part, counts: dict[str, int]) -> Iterator[Utterance]:
+        """The utterances of a part as they are written."""
+        number, _ = part.where
+        for split, line in self._lines.read(part, counts):
+            if self._wanted(line.fields, counts):
+                where = _Place(self._lines.files[number][1], line.fields)
+                yield split, line.fields, where, self._words(self._tidy(line.text), where, counts)
+
+    def _spoken(self, found: Iterator[Utterance], counts: dict[str, int]) -> Iterator[Utterance]:
+        """Utterances of one orthographic word per list, as phonemes."""
+        while batch := list(itertools.islice(found, SPOKEN_AT_ONCE)):
+            said = self._speaker.say([[word for (word,) in words] for *_, words in batch], counts)
+            for (split, fields, where, written), words in zip(batch, said, strict=True):
+                for (word,), phonemes in zip(written, words, strict=True):
+                    if not phonemes:
+                        self._mend("unspoken", where, f"espeak-ng does not say the word {word!r}", counts)
+                spoken = [word for word in words if word]
+                if written and not spoken:
+                    self._mend("empty", where, "an utterance of which nothing is said", counts)
+                yield split, fields, where, spoken
 
     def _wanted(self, fields: Any, counts: dict[str, int]) -> bool:
         """Whether a row of a table is kept: the age is known and low enough, and the speaker wanted."""
@@ -193,13 +244,14 @@ class Utterances:
             self._mend("empty", where, "an empty utterance", counts)
             return []
         if self.config.form == "letters":
-            found = [list(word) for word in text.split()]
-        else:
-            found = self._marked(text.split(), where, counts)
-        for word in found:
-            for symbol in word:
-                self._check(symbol, where)
-        return found
+            return [list(word) for word in text.split()]
+        if self.config.form == "symbols":
+            return self._marked(text.split(), where, counts)
+        asked = [espeak.spoken_form(word) for word in text.split()]
+        _count(counts, "punctuation between words", asked.count(""))
+        if not any(asked):
+            self._mend("empty", where, "an utterance of punctuation alone", counts)
+        return [[word] for word in asked if word]
 
     def _marked(self, tokens: list[str], where: _Place, counts: dict[str, int]) -> list[list[str]]:
         marker, folded = self.config.marker, self.config.marker.casefold()
@@ -240,7 +292,8 @@ class Utterances:
             raise UserError(
                 f"{where}: {what}; mend the file, or say corpus.repair: [{kind}], which counts what it mends"
             )
-        _count(counts, f"{kind} markers" if kind != "empty" else "empty utterances")
+        of = {"empty": "utterances", "unspoken": "words"}
+        _count(counts, f"{kind} {of.get(kind, 'markers')}")
 
     def _document(self, words: list[list[str]], fields: Any) -> Document:
         c = self.config
@@ -272,6 +325,10 @@ class _Place:
         return f"{self._file.path}: byte {self._place:,}{line_of(self._file, self._place)}"
 
 
+Utterance = tuple[str, Any, _Place, list[list[str]]]
+"""Split, fields, place and words, each a list of symbols."""
+
+
 def _number(value: Any) -> float | None:
     try:
         found = float(value)
@@ -280,5 +337,6 @@ def _number(value: Any) -> float | None:
     return found if found == found else None
 
 
-def _count(counts: dict[str, int], name: str) -> None:
-    counts[name] = counts.get(name, 0) + 1
+def _count(counts: dict[str, int], name: str, n: int = 1) -> None:
+    if n:
+        counts[name] = counts.get(name, 0) + n

@@ -28,6 +28,8 @@ from lexarium.reports.charts import Drawing
 from lexarium.reports.context import config_differences, missing, run_records
 from lexarium.reports.figures import DARK, DASHES, LIGHT, Figure, look, svg
 from lexarium.reports.gap_charts import gap_figures
+from lexarium.reports.segmentation import segmentation
+from lexarium.reports.segmentation_charts import cue_words, segmentation_figures
 from lexarium.reports.tables import add_words, csv_files
 from lexarium.studies.compare import (
     Contrast,
@@ -103,6 +105,7 @@ def results_of(
         "gaps": gaps(contrasts, table, compared),
         "arms": _arm_groups(table, contrasts, report),
         "stability": _stability(table, contrasts, report),
+        "segmentation": segmentation(table),
         "runs": run_records(runs_dir, table),
         "missing": missing(table, compared),
         "problems": table.problems,
@@ -186,6 +189,7 @@ def draw(
     figures = [drawing.points(group["arms"], group["metric"] in joined) for group in groups]
     figures += drawing.contrasts(results["contrasts"])
     figures += gap_figures(drawing, results["gaps"])
+    figures += segmentation_figures(results["segmentation"], words)
     figures += [drawing.curves(metric) for metric in report.curves or _metrics(contrasts, table)]
     shown = report.distribution or [c.metric for c in contrasts]
     figures += [
@@ -269,9 +273,17 @@ def render(
         "change": w.change,
         "interval": w.interval,
         "p_value": w.p_value,
+        "tenths": lambda value: f"{100 * value:.1f}",
+        "interval_of": lambda ends: w.DASH if None in ends else w.interval([100 * v for v in ends]),
+        "unique_levels": lambda levels: list({json.dumps(one): one for one in levels}.values()),
         "duration": w.duration,
     }
-    environment.globals |= {"many": w.many, "blocks": w.blocks, "VERDICTS": w.VERDICTS}
+    environment.globals |= {
+        "cue_words": cue_words,
+        "many": w.many,
+        "blocks": w.blocks,
+        "VERDICTS": w.VERDICTS,
+    }
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     scripts = [bundle, script] if figures else []
     hashes = " ".join(f"'sha256-{_digest(text)}'" for text in scripts)

@@ -159,6 +159,19 @@ def csv_files(results: Mapping[str, Any], table: Table, curves: Sequence[str]) -
     }
     if results["gaps"]:
         files["gaps.csv"] = _csv(_gap_rows(results))
+    if results["segmentation"]:
+        files["segmentation.csv"] = _csv(
+            [
+                {
+                    **_levels(row["levels"], axes),
+                    **{k: row[k] for k in ("stream", "cue", "strategy")},
+                    "measure": m,
+                }
+                | score
+                for row in results["segmentation"]["scores"]
+                for m, score in row["scores"].items()
+            ]
+        )
     if results["stability"]:
         rows = [{**_levels(r["levels"], axes), **r} for r in results["stability"]["runs"]]
         files["stability.csv"] = _csv([{k: v for k, v in row.items() if k != "levels"} for row in rows])

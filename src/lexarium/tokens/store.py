@@ -9,7 +9,7 @@ On disk, below `<corpus>-<tokenizer>-<hash10>/`:
 
 Ids are uint16 up to 65,536 base ids, else uint32; those of token files stay where they are (`in_place.py`).
 Everything is read through memory maps, so opening a store costs the same whatever its size. `View` selects documents
-by conditions on fields; it copies no tokens.
+by conditions on fields, or at random; it copies no tokens.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from lexarium.foundation.files import MANIFEST, Damaged, read_json, sha256_file
 from lexarium.foundation.fingerprints import fingerprint
 from lexarium.foundation.types import FieldValue, UserError
 from lexarium.tokens import in_place
+from lexarium.tokens.subsample import Subsample, subsample
 
 Condition = dict[str, Any]
 """field -> value, list of values, or {min, max}; all entries must hold."""
@@ -67,6 +68,8 @@ class ViewConfig(Config):
     """Upper limits by condition, applied after keep and drop, in corpus order."""
     fraction: float = Field(1.0, gt=0, le=1)
     """The first floor(fraction * n) of what is left, in corpus order."""
+    subsample: Subsample | None = None
+    """A random part of what is left then: so many documents, words or tokens."""
     splits: tuple[str, ...] = ("train",)
     """Splits the selection applies to; the others are seen whole."""
 
@@ -372,7 +375,8 @@ class TokenStore:
             raise UserError(
                 f"the view keeps none of the {len(split)} documents of split {name!r}; loosen keep or drop"
             )
-        return View(split, documents.astype(np.int64))
+        documents = documents.astype(np.int64, copy=False)
+        return View(split, subsample(split, documents, config.subsample) if config.subsample else documents)
 
     def verify(self, remembered: bool = False) -> None:
         """Compare every file with its checksum; raises Damaged, naming the file. `remembered`: large files that were

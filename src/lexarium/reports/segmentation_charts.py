@@ -1,0 +1,365 @@
+"""Figures of word segmentation: scores of cues and baselines, a map of arms and cues, utterances with their cues,
+scores against thresholds, and learning curves against tokens read.
+
+TP is transitional probability; a counter's cue is boundary probability where no other is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lexarium.reports.figures import DASHES, Figure, Spec, encode, layer, row_axis, slug, title_lines, wrap
+from lexarium.reports.segmentation import BASE, BASELINE, CUES
+from lexarium.reports.words import Words, number
+
+Row = Mapping[str, Any]
+CUE_WORDS = {
+    "boundary": "boundary probability",
+    "entropy": "entropy",
+    "loss": "loss",
+    "rank": "rank",
+    "increase_in_boundary": "increase in boundary probability",
+    "increase_in_entropy": "increase in entropy",
+    "increase_in_loss": "increase in loss",
+    "increase_in_rank": "increase in rank",
+    "vote_peak": "vote of all peaks",
+    "vote_threshold": "vote of all thresholds",
+}
+MEASURE_WORDS = {"ftp": "forward TP", "btp": "backward TP"}
+MEASURE_WORDS |= {"mi": "mutual information"}
+BASELINE_WORDS = {
+    "utterance": "no boundary at all",
+    "symbol": "a boundary everywhere",
+    "random_half": "random, half of all positions",
+    "random_oracle": "random, words per symbol",
+    "random_true": "random, the true rate",
+    **{f"{m}_relative": f"{words}, minima" for m, words in MEASURE_WORDS.items()},
+    **{f"{m}_absolute": f"{words}, below the mean" for m, words in MEASURE_WORDS.items()},
+    "dibs_phrasal": "diphones, phrasal",
+    "dibs_lexical": "diphones, lexical",
+    "dibs_gold": "diphones, supervised",
+    "puddle": "growing lexicon (PUDDLE)",
+    "puddle_folds": "growing lexicon (PUDDLE), folds",
+}
+PALETTE = {"cue": "cue of the model", BASELINE: "baseline"}
+
+
+def cue_words(name: str) -> str:
+    """A cue or a baseline in words."""
+    parts = name.split("_")
+    if parts[0] == "ngram" and len(parts) >= 3:
+        how = ", threshold" if parts[-1] == "threshold" else ""
+        cue = "" if parts[2] == "boundary" else f", {parts[2]}"
+        return f"counter after {parts[1]} symbols{cue}{how}"
+    return CUE_WORDS.get(name) or BASELINE_WORDS.get(name, name)
+
+
+def segmentation_figures(found: Mapping[str, Any] | None, words: Words) -> list[Figure]:
+    """Every figure there are data for; the first stream is drawn, all of them are in the tables."""
+    if not found or not found["streams"]:
+        return []
+    stream = found["streams"][0]
+    scores = [row for row in found["scores"] if row["stream"] == stream or row["strategy"] == BASELINE]
+    figures = [_bars(scores, stream, words), _map(scores, stream, words)]
+    curves = [row for row in found["curves"] if row["stream"] == stream]
+    if len({row["tokens"] for row in curves}) > 1:
+        figures.append(_curves(curves, stream, words))
+    figures += [figure for one in found["utterances"] for figure in _utterances(one, words)]
+    if found["thresholds"]:
+        figures.append(_thresholds(found["thresholds"], words))
+    return figures
+
+
+def _beside(name: str) -> bool:
+    """Whether a baseline is in the tables only: of counters, the boundary probability at peaks is drawn."""
+    return name.startswith("ngram_") and not name.endswith("_boundary")
+
+
+def _arm(row: Row, words: Words) -> str:
+    return words.levels(row["levels"], named=False) or "all runs"
+
+
+def _arms(rows: Sequence[Row], words: Words) -> list[str]:
+    return list(dict.fromkeys(_arm(row, words) for row in rows))
+
+
+def _bars(rows: Sequence[Row], stream: str, words: Words) -> Figure:
+    """Boundary F of every cue and baseline with its interval, one panel per arm."""
+    panels = []
+    for i, arm in enumerate(_arms([r for r in rows if r["strategy"] != BASELINE], words)):
+        own = [row for row in rows if _arm(row, words) == arm and "boundary.f" in row["scores"]]
+        own = [row for row in own if row["strategy"] in ("peak", BASELINE) and not _beside(row["cue"])]
+        own.sort(key=lambda row: -row["scores"]["boundary.f"]["mean"])
+        data = []
+        for row in own:
+            score = row["scores"]["boundary.f"]
+            data.append(
+                {
+                    "row": cue_words(row["cue"]),
+                    "kind": PALETTE[BASELINE if row["strategy"] == BASELINE else "cue"],
+                    "mean": score["mean"],
+                    "low": score["mean"] if score["low"] is None else max(0.0, score["low"]),
+                    "high": score["mean"] if score["high"] is None else min(1.0, score["high"]),
+                }
+            )
+        y = encode("row", "N", sort=[d["row"] for d in data], title=None, axis=row_axis())
+        x = encode(
+            "mean", title="F of boundaries inside utterances", scale={"domain": [0, 1]}, axis={"tickCount": 6}
+        )
+        color = encode("kind", "N", scale={"domain": list(PALETTE.values())}, title=None)
+        tips = [encode("row", "N"), encode("mean", format=".3f"), encode("low", format=".3f")]
+        tips += [encode("high", format=".3f")]
+        layers = [
+            layer(
+                f"seg{i}",
+                {"type": "rule", "strokeWidth": 2.2},
+                x={**x, "field": "low"},
+                x2={"field": "high"},
+                y=y,
+                color=color,
+            ),
+            layer(
+                f"seg{i}", {"type": "circle", "size": 70, "opacity": 1}, x=x, y=y, color=color, tooltip=tips
+            ),
+        ]
+        panels.append(
+            {
+                "title": title_lines(arm),
+                "height": 21 * len(data),
+                "layer": layers,
+                "datasets": {f"seg{i}": data},
+            }
+        )
+    caption = (
+        "Dot: mean over seeds; bar: its 95% t interval. Cues of models and counters are cut at their peaks, which"
+        " needs no parameter; thresholds are in the tables. TP: transitional probability. Counters: boundary probability."
+    )
+    title = f"Boundaries found ({stream}): cues of models beside baselines"
+    return Figure(
+        "segmentation-scores",
+        title,
+        caption,
+        panels,
+        [(v, i) for i, v in enumerate(PALETTE.values())],
+        dots=True,
+    )
+
+
+def _map(rows: Sequence[Row], stream: str, words: Words) -> Figure:
+    """Arms by cues, one panel per strategy."""
+    panels = []
+    for strategy in ("peak", "threshold"):
+        own = [row for row in rows if row["strategy"] == strategy and "boundary.f" in row["scores"]]
+        if not own:
+            continue
+        data = [
+            {
+                "arm": wrap(_arm(row, words), 24),
+                "cue": cue_words(row["cue"]),
+                "f": row["scores"]["boundary.f"]["mean"],
+            }
+            for row in own
+        ]
+        for one in data:
+            one["text"] = f"{100 * one['f']:.0f}"
+        order = [cue_words(cue) for cue in CUES]
+        tilted = {
+            "labelAngle": -35,
+            "labelAlign": "left",
+            "orient": "top",
+            "labelLimit": 220,
+            "domain": False,
+        }
+        x = encode("cue", "N", sort=order, title=None, axis={**tilted, "ticks": False})
+        y = encode("arm", "N", sort=list(dict.fromkeys(d["arm"] for d in data)), title=None, axis=row_axis())
+        ramp = {"domain": [0, 1], "range": ["#f3f6fa", "#0b4f8a"]}
+        name = f"map{strategy}"
+        parts = {"light": [d for d in data if d["f"] > 0.5], "dark": [d for d in data if d["f"] <= 0.5]}
+        layers = [layer(name, {"type": "rect"}, x=x, y=y, color=encode("f", scale=ramp, legend=None))]
+        for ink, colour in (("light", "#ffffff"), ("dark", "#20242a")):
+            mark = {"type": "text", "fontSize": 11, "color": colour}
+            layers.append(layer(f"{name}{ink}", mark, x=x, y=y, text=encode("text", "N")))
+        datasets = {name: data} | {f"{name}{ink}": rows for ink, rows in parts.items()}
+        told = {"peak": "cut at peaks", "threshold": "cut above a tuned threshold"}[strategy]
+        height = 40 * len({d["arm"] for d in data})
+        panels.append({"title": told, "height": height, "layer": layers, "datasets": datasets})
+    caption = (
+        "F of boundaries inside utterances, percent, mean over seeds. Thresholds of each half of the utterances are"
+        " chosen on the other half."
+    )
+    return Figure("segmentation-map", f"Which cue, in which arm ({stream})", caption, panels)
+
+
+def _curves(rows: Sequence[Row], stream: str, words: Words) -> Figure:
+    """Boundary F at peaks against tokens read, one panel per arm."""
+    panels = []
+    domain = [cue_words(cue) for cue in BASE]
+    for i, arm in enumerate(_arms(rows, words)):
+        own = [
+            {
+                "cue": cue_words(row["cue"]),
+                "run": row["run"],
+                "seed": row["seed"],
+                "tokens": row["tokens"],
+                "f": row["value"],
+            }
+            for row in rows
+            if _arm(row, words) == arm
+        ]
+        means: dict[tuple[str, int], list[float]] = {}
+        for row in own:
+            means.setdefault((row["cue"], row["tokens"]), []).append(row["f"])
+        mean = [{"cue": cue, "tokens": t, "f": sum(v) / len(v)} for (cue, t), v in means.items()]
+        color = encode("cue", "N", scale={"domain": domain}, title=None)
+        x = encode("tokens", title="tokens read", axis={"format": "~s", "grid": False, "tickCount": 5})
+        y = encode(
+            "f", title="boundary F at peaks", scale={"zero": False, "nice": True}, axis={"tickCount": 6}
+        )
+        dashes = {"domain": domain, "range": DASHES[: len(domain)]}
+        layers = [
+            layer(
+                f"tok{i}",
+                {"type": "line", "strokeWidth": 1, "opacity": 0.35},
+                x=x,
+                y=y,
+                color=color,
+                detail=encode("run", "N"),
+            ),
+            layer(
+                f"tok{i}mean",
+                {"type": "line", "strokeWidth": 2.6},
+                x=x,
+                y=y,
+                color=color,
+                strokeDash=encode("cue", "N", scale=dashes, legend=None),
+            ),
+        ]
+        data = {f"tok{i}": own, f"tok{i}mean": mean}
+        panels.append({"title": title_lines(arm), "height": 230, "layer": layers, "datasets": data})
+    caption = "Thin: one run each. Thick: mean of the seeds. The first point is the untrained model."
+    legend = [(name, i) for i, name in enumerate(domain)]
+    return Figure(
+        "segmentation-tokens", f"Boundaries found against tokens read ({stream})", caption, panels, legend
+    )
+
+
+def _utterances(one: Row, words: Words) -> list[Figure]:
+    """One figure per arm: every shown utterance a panel with the four cues below each other."""
+    panels = [
+        _utterance(f"utt{slug(_arm(one, words))}{u}", shown) for u, shown in enumerate(one["utterances"])
+    ]
+    if not panels:
+        return []
+    caption = (
+        "One bar per symbol: the cue just before it is read, as a share of its largest value here. A grey line stands"
+        " where a word begins; above it: a green dot for a boundary found, a grey one for a boundary missed, a red cross"
+        f" where there is none. Boundaries at peaks; {one['stream']}, seed {one['seed']}."
+    )
+    title = f"What the model sees: {_arm(one, words)}"
+    return [Figure(f"segmentation-utterances-{slug(_arm(one, words))}", title, caption, panels)]
+
+
+def _utterance(name: str, shown: Row) -> Spec:
+    """The four cues below each other, each a row of stems; rows are heights of one scale, so that stems stand."""
+    symbols = shown["symbols"]
+    words = [""]
+    for symbol, gold in zip(symbols[:-1], shown["gold"], strict=False):
+        words += [""] * gold
+        words[-1] += symbol
+    stems, marks, names = [], [], []
+    for row, cue in enumerate(BASE):
+        base, values = -1.45 * row, shown["cues"][cue]
+        top = max(values) if max(values) > 0 else 1.0
+        names.append({"cue": cue_words(cue), "at": base + 1.28})
+        for k, (symbol, value) in enumerate(zip(symbols, values, strict=True)):
+            one = {"place": k, "symbol": symbol, "cue": cue_words(cue), "value": number(value)}
+            stems.append({**one, "base": base, "top": base + max(0.0, value) / top})
+            gold, cut = shown["gold"][k], shown["cuts"][cue][k]
+            if gold or cut:
+                kind = "right" if gold and cut else "missed" if gold else "wrong"
+                marks.append({"edge": k - 0.5, "at": base + 1.1, "kind": kind})
+    x = encode("place", title=None, axis=None, scale={"domain": [-0.6, len(symbols) - 0.4], "nice": False})
+    y = encode("base", axis=None, scale={"domain": [-4.5, 1.5], "nice": False})
+    kinds = {"domain": ["right", "missed", "wrong"], "range": ["#009E73", "#8a919c", "#D55E00"]}
+    shapes = {"domain": ["right", "missed", "wrong"], "range": ["circle", "circle", "cross"]}
+    tips = [encode("symbol", "N"), encode("cue", "N"), encode("value", "N")]
+    golds = [{"edge": k - 0.5} for k, gold in enumerate(shown["gold"]) if gold]
+    edge = {**x, "field": "edge"}
+    letters = [{"place": k, "symbol": symbol} for k, symbol in enumerate(symbols)]
+    layers = [
+        layer(f"{name}gold", {"type": "rule", "style": "reference", "strokeWidth": 1}, x=edge),
+        layer(
+            f"{name}stems",
+            {"type": "rule", "strokeWidth": 5, "color": "#3A9BD0"},
+            x=x,
+            y=y,
+            y2={"field": "top"},
+            tooltip=tips,
+        ),
+        layer(
+            f"{name}marks",
+            {"type": "point", "filled": True, "size": 42, "opacity": 1},
+            x=edge,
+            y={**y, "field": "at"},
+            color=encode("kind", "N", scale=kinds, legend=None),
+            shape=encode("kind", "N", scale=shapes, legend=None),
+        ),
+        layer(
+            f"{name}names",
+            {"type": "text", "style": "reference-text", "align": "left"},
+            x={"value": 0},
+            y={**y, "field": "at"},
+            text=encode("cue", "N"),
+        ),
+        layer(
+            f"{name}letters",
+            {"type": "text", "style": "ink-text", "baseline": "top"},
+            x=x,
+            y={"value": 264},
+            text=encode("symbol", "N"),
+        ),
+    ]
+    data = {"gold": golds, "stems": stems, "marks": marks, "names": names, "letters": letters}
+    return {
+        "title": title_lines(" ".join(words), 60),
+        "height": 260,
+        "layer": layers,
+        "datasets": {f"{name}{kind}": rows for kind, rows in data.items()},
+    }
+
+
+def _thresholds(found: Sequence[Row], words: Words) -> Figure:
+    """Precision, recall and F against the share of positions below the threshold, one panel per arm and cue."""
+    panels = []
+    names = {"f": "F", "precision": "precision", "recall": "recall"}
+    for i, one in enumerate(found):
+        for cue in ("boundary", "entropy"):
+            rows = [
+                {"share": row["share"], "theta": number(row["theta"]), "measure": names[m], "value": row[m]}
+                for row in one["rows"]
+                for m in names
+                if row["cue"] == cue and row[m] is not None
+            ]
+            color = encode("measure", "N", scale={"domain": list(names.values())}, title=None)
+            x = encode(
+                "share", title="share of positions below the threshold", axis={"format": "%", "grid": False}
+            )
+            y = encode("value", title=None, scale={"domain": [0, 1]}, axis={"tickCount": 6})
+            tips = [encode("measure", "N"), encode("theta", "N"), encode("value", format=".3f")]
+            name = f"theta{i}{cue}"
+            mark = {"type": "line", "strokeWidth": 2.2}
+            panels.append(
+                {
+                    "title": title_lines(f"{_arm(one, words)} | {cue_words(cue)}"),
+                    "height": 210,
+                    "layer": [layer(name, mark, x=x, y=y, color=color, tooltip=tips)],
+                    "datasets": {name: rows},
+                }
+            )
+    caption = (
+        f"Boundaries inside utterances of {found[0]['stream']}, of the first seed of each arm; the threshold stands in"
+        " the tooltip."
+    )
+    legend = [(name, i) for i, name in enumerate(names.values())]
+    return Figure("segmentation-thresholds", "Scores against the threshold", caption, panels, legend)

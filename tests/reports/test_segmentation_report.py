@@ -1,0 +1,161 @@
+"""What a report shows of word segmentation: the numbers of the runs' files, of peaks and thresholds by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+
+from lexarium.evaluations.segmentation.cues import CUES
+from lexarium.reports import segmentation as module
+from lexarium.reports.figures import svg
+from lexarium.reports.page import build_report
+from lexarium.reports.segmentation import segmentation
+from lexarium.reports.segmentation_charts import cue_words, segmentation_figures
+from lexarium.reports.words import Words
+from lexarium.studies.compare import ReportConfig
+from lexarium.studies.results import collect
+
+SYMBOLS, GOLD = list("bigdog|acat|"), [1, 0, 0, 1, 0, 0, 0, 1, 1, 0, 0, 0]
+EVALUATIONS = [{"type": "segmentation", "name": "cuts"}, {"type": "segmentation_baselines"}]
+
+
+def values(seed: int, cue: str) -> np.ndarray:
+    return np.random.default_rng([seed, len(cue)]).random(len(SYMBOLS))
+
+
+def study(root: Path, seeds: int = 3, items: bool = True) -> Path:
+    entries = []
+    for family in ("gpt", "gru"):
+        for seed in range(1, seeds + 1):
+            folder = root / f"{family}-{seed}"
+            metrics: dict[int, dict[str, float]] = {0: {}, 40: {}}
+            for step in metrics:
+                for stream in ("val", "val.alone"):
+                    for cue in ("boundary", "entropy", "vote_peak"):
+                        for strategy in ("peak", "threshold"):
+                            for i, measure in enumerate(module.MEASURES):
+                                found = (seed + len(cue) + i + step) % 10 / 10
+                                metrics[step][f"{stream}.{cue}.{strategy}.{measure}"] = found
+                one = {"evaluation": "cuts", "step": step, "metrics": metrics[step]}
+                write(folder / f"evals/cuts/step-{step:08d}.json", one)
+            base = {f"val.{b}.{m}": 0.5 for b in ("random_true", "ngram_2_boundary") for m in module.MEASURES}
+            write(
+                folder / "evals/segmentation_baselines/step-00000040.json",
+                {"evaluation": "segmentation_baselines", "step": 40, "metrics": base},
+            )
+            if items:
+                n = len(SYMBOLS)
+                columns: dict[str, Any] = {
+                    "stream": ["val"] * n + ["val.alone"] * n,
+                    "utterance": ([0] * 7 + [1] * 5) * 2,
+                    "symbol": SYMBOLS * 2,
+                    "word_start": [bool(v) for v in GOLD] * 2,
+                    **{cue: [*values(seed, cue), *[9.0] * n] for cue in CUES},
+                }
+                pq.write_table(pa.table(columns), folder / "evals/cuts/step-00000040.parquet")
+            (folder / "metrics.jsonl").write_text(
+                '{"step": 20, "tokens": 1000}\n{"step": 40, "tokens": 2000}\n'
+            )
+            write(folder / "status.json", {"state": "done", "step": 40, "max_steps": 40})
+            write(folder / "config.yaml", {})
+            config = {"evaluations": EVALUATIONS}
+            entries.append(
+                {
+                    "name": folder.name,
+                    "dir": folder.name,
+                    "levels": {"family": family},
+                    "seed": seed,
+                    "config": config,
+                }
+            )
+    index = {"study": "s", "axes": {"family": ["gpt", "gru"]}, "runs": entries, "compare": [], "report": {}}
+    write(root / "studies/s/index.json", index)
+    return root
+
+
+def write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def test_scores_are_the_final_ones_with_their_interval_over_seeds(tmp_path: Path) -> None:
+    found = segmentation(collect(study(tmp_path), "s"))
+    assert found is not None and found["streams"] == ["val", "val.alone"]
+    one = lambda **wanted: [r for r in found["scores"] if all(r[k] == v for k, v in wanted.items())]
+    (row,) = one(levels={"family": "gpt"}, stream="val", cue="entropy", strategy="peak")
+    i = module.MEASURES.index("boundary.f")
+    points = [(seed + len("entropy") + i + 40) % 10 / 10 for seed in (1, 2, 3)]
+    low, high = stats.t.interval(0.95, 2, np.mean(points), stats.sem(points))
+    score = row["scores"]["boundary.f"]
+    assert (score["mean"], score["n"]) == (pytest.approx(np.mean(points)), 3)
+    assert (score["low"], score["high"]) == (pytest.approx(low), pytest.approx(high))
+    (row,) = one(levels={"family": "gru"}, cue="random_true")
+    assert (row["strategy"], row["stream"], row["scores"]["token.f"]["mean"]) == ("baseline", "val", 0.5)
+    assert {(r["step"], r["tokens"]) for r in found["curves"]} == {(0, 0), (40, 2000)}
+
+
+def test_utterances_and_thresholds_are_of_the_first_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = segmentation(collect(study(tmp_path), "s"))
+    assert found is not None
+    one = found["utterances"][0]
+    assert (one["seed"], one["stream"], one["levels"]) == (1, "val", {"family": "gpt"})
+    (shown,) = one["utterances"]  # no utterance has three words: the first one is shown
+    assert shown["symbols"] == SYMBOLS[:7] and [k for k, v in enumerate(shown["gold"]) if v] == [3]
+    cue = values(1, "entropy")
+    peaks = [0 < k < 6 and cue[k - 1] < cue[k] > cue[k + 1] for k in range(7)]
+    assert shown["cuts"]["entropy"] == peaks and shown["cues"]["entropy"] == pytest.approx(cue[:7])
+    rows = [r for r in found["thresholds"][0]["rows"] if r["cue"] == "entropy"]
+    inside = np.array([1, 2, 3, 4, 5, 8, 9, 10])
+    gold = np.array(GOLD, dtype=bool)[inside]
+    for row in rows[:: len(rows) // 7]:
+        cut = cue[inside] > row["theta"]
+        hits = (cut & gold).sum()
+        assert row["recall"] == hits / gold.sum()
+        assert row["precision"] == (hits / cut.sum() if cut.any() else None)
+        assert row["f"] == 2 * hits / (cut.sum() + gold.sum())
+    assert rows[0]["share"] == 0 and rows[-1]["recall"] == 0
+
+
+def test_every_figure_is_drawn_and_the_page_holds_the_tables(tmp_path: Path) -> None:
+    import altair as alt
+
+    table = collect(study(tmp_path), "s")
+    figures = segmentation_figures(segmentation(table), Words(ReportConfig(), table.axes))
+    names = ["scores", "map", "tokens", "utterances-gpt", "utterances-gru", "thresholds"]
+    assert [f.name for f in figures] == [f"segmentation-{name}" for name in names]
+    for figure in figures:
+        alt.ConcatChart.from_dict(figure.static())
+        ElementTree.fromstring(svg(figure.static()))
+    build_report(tmp_path, "s")
+    folder = tmp_path / "studies/s/report"
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    for text in ("Word boundaries", "counter after 2 symbols", "random, the true rate", "gru, val.alone"):
+        assert text in page
+    rows = list(csv.DictReader((folder / "tables/segmentation.csv").open()))
+    assert {r["cue"] for r in rows} == {"boundary", "entropy", "vote_peak", "random_true", "ngram_2_boundary"}
+
+
+def test_without_tables_of_positions_the_rest_is_shown(tmp_path: Path) -> None:
+    table = collect(study(tmp_path, seeds=1, items=False), "s")
+    figures = segmentation_figures(segmentation(table), Words(ReportConfig(), table.axes))
+    assert [f.name for f in figures] == ["segmentation-scores", "segmentation-map", "segmentation-tokens"]
+    for figure in figures:
+        ElementTree.fromstring(svg(figure.static()))
+
+
+def test_every_cue_and_baseline_has_words() -> None:
+    from lexarium.evaluations.baselines import BASELINES
+
+    named = [cue_words(name) for name in (*module.CUES, *BASELINES)]
+    assert len(set(named)) == len(named) and not [name for name in named if "_" in name]
