@@ -226,6 +226,13 @@ def check(config: RunConfig) -> None:
             f"objective.document_mask keeps documents apart by the input 'segment', which model"
             f" {config.model.type!r} does not take; leave it out, or use packing documents"
         )
+    if getattr(config.objective, "loss", "") == "features" and not getattr(
+        config.model, "predicts_features", False
+    ):
+        raise Incompatible(
+            f"objective.loss: features, and model {config.model.type!r} as it is set does not predict features; set"
+            " model.features (and tied: true), for example by preset gpt2_feature"
+        )
     _check_direction(config, objective)
     _check_length(config)
     _check_evaluations(config, objective)
