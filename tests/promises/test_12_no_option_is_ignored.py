@@ -126,6 +126,7 @@ OUTSIDE = {
             "FeatureProbe.Config",
             "RuleChoice.Config",
             "Segmentation.Config",
+            "SegmentationBaselines.Config",
             "Snippets.Config",
             "WindowLoss.Config",
         ),

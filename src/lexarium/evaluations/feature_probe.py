@@ -27,17 +27,18 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
 
 from lexarium.evaluations.evaluation import EvaluationData, SplitsConfig
-from lexarium.evaluations.regression import logistic_regression
+from lexarium.evaluations.logistic import solve
 from lexarium.foundation.config import outside_identity
 from lexarium.foundation.features import MINUS, PLUS, FeatureTable, read_features
 from lexarium.foundation.types import Result, UserError
 
 END = -1
 """An utterance boundary in a stream."""
+STRENGTH = 1.0
+"""Of the penalty: 1 / C, C = 1 being the default of scikit-learn, with which the study fitted."""
 States = Mapping[int, np.ndarray]
 """Token id -> (n, d) states of its occurrences."""
 
@@ -229,16 +230,16 @@ def held_out_accuracies(states: States, signs: Mapping[int, bool]) -> dict[int, 
     Each class needs two phonemes. A state on the border is taken for `-`.
     """
     classes = {sign: _in_turns(states, [i for i in signs if signs[i] == sign]) for sign in (True, False)}
-    everything = logistic_regression(*_balanced(classes, None))
+    everything = solve(*_balanced(classes, None), STRENGTH)
     found = {}
     for phoneme, sign in signs.items():
-        weights = logistic_regression(*_balanced(classes, phoneme), start=everything)
-        own = torch.from_numpy(states[phoneme]).double()
-        found[phoneme] = float(((own @ weights[:-1] + weights[-1] > 0) == sign).double().mean())
+        weights = solve(*_balanced(classes, phoneme), STRENGTH, start=everything)
+        own = states[phoneme].astype(np.float64)
+        found[phoneme] = float(((own @ weights[:-1] + weights[-1] > 0) == sign).mean())
     return found
 
 
-Class = tuple[np.ndarray, torch.Tensor]
+Class = tuple[np.ndarray, np.ndarray]
 """Owners (n,) and states (n, d) of a class."""
 
 
@@ -248,14 +249,14 @@ def _in_turns(states: States, phonemes: Sequence[int]) -> Class:
     turns = np.concatenate([np.arange(len(states[i])) for i in phonemes])
     order = np.argsort(turns, kind="stable")
     joined = np.concatenate([states[i] for i in phonemes])
-    return owners[order], torch.from_numpy(joined[order]).double()
+    return owners[order], joined[order].astype(np.float64)
 
 
-def _balanced(classes: Mapping[bool, Class], without: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+def _balanced(classes: Mapping[bool, Class], without: int | None) -> tuple[np.ndarray, np.ndarray]:
     """States (2 n, d) of both classes, equally many, and which are `+`; none of one phoneme."""
-    parts = {sign: rows[torch.from_numpy(owners != without)] for sign, (owners, rows) in classes.items()}
+    parts = {sign: rows[owners != without] for sign, (owners, rows) in classes.items()}
     n = min(len(parts[True]), len(parts[False]))
-    return torch.cat([parts[True][:n], parts[False][:n]]), torch.arange(2 * n) < n
+    return np.concatenate([parts[True][:n], parts[False][:n]]), (np.arange(2 * n) < n).astype(np.float64)
 
 
 def chance_of(k: int, n: int) -> float:
