@@ -67,6 +67,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "Contrast": PIECES["Contrast"],
     "Reference": {"metric": "loss.val", "value": 0.5, "label": "chance"},
     "MeanOver": {"mean_over": [1, 5]},
+    "BestOf": {"best_of": "loss.val"},
+    "BestConfig": {"metric": "loss.val"},
     "DataConfig": {"corpus": PIECES["corpus"], "tokenizer": {"type": "byte"}},
     "GivenTokenizer.Config": {"path": "tokenizer.json"},
 }
@@ -78,6 +80,7 @@ EXAMPLES: dict[str, list[Any]] = {
     "Quota": [REQUIRED["Quota"]],
     "Subsample": [REQUIRED["Subsample"]],
     "StopConfig": [REQUIRED["StopConfig"]],
+    "BestConfig": [REQUIRED["BestConfig"]],
     "Grows": [REQUIRED["Grows"]],
     "Contrast": [PIECES["Contrast"]],
     "MatchConfig": [REQUIRED["MatchConfig"]],
@@ -93,6 +96,7 @@ WORDS = [
     "loss.val.half.1",
     "runs/a-b-forward-s2-0123456780",
     "final",
+    "ftp_relative",
     "corpus.seed",
 ]
 OUTSIDE = {
@@ -105,7 +109,7 @@ OUTSIDE = {
     "QuestionFormation.Config": {"files"},
     "TenseInflection.Config": {"files"},
     "TrainConfig": {"micro_batch_size", "log_every"},
-    "CheckpointConfig": {"every", "at", "log_spaced", "rolling", "minutes", "keep"},
+    "CheckpointConfig": {"every", "at", "log_spaced", "rolling", "minutes", "keep", "best"},
     "ByteLevelBPE.Config": {"engine"},
     "GivenTokenizer.Config": {"path"},
     "SentencePiece.Config": {"path"},
