@@ -60,8 +60,6 @@ def evaluations(arm: str, folder: Path) -> list[dict[str, Any]]:
         of_letters = hasattr(registry.find("evaluation", name), "channels") or name == "feature_probe"
         if of_letters != (arm in ("words", "features")):
             continue  # asks about a channel, or symbols, that the others' corpus does not have
-        if name == "minimal_pairs" and arm == "encoder_decoder":
-            continue  # scores whole texts: refused when it runs
         for options in {**OPTIONS, **pairs}.get(name, [{}]):
             evaluation = {"type": name, **options, "every": 4}
             try:

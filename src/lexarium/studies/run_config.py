@@ -8,6 +8,7 @@ anything is built. `Identity` names the run: two configs with the same science h
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +20,7 @@ from pydantic import Field, field_validator, model_validator
 from lexarium.foundation import registry, rng
 from lexarium.foundation.config import ComponentConfig, Config, component, identity, outside_identity
 from lexarium.foundation.files import sha256_file, sha256_json
-from lexarium.foundation.types import Incompatible
+from lexarium.foundation.types import Incompatible, UserError
 from lexarium.tokens.prepare import corpus_identity, tokenizer_identity
 from lexarium.tokens.store import ViewConfig
 from lexarium.training.checkpoint import CheckpointConfig
@@ -129,8 +130,11 @@ def splits_of(evaluation: Any) -> tuple[str, ...]:
 
 def evaluation_identity(config: Any) -> dict[str, Any]:
     """What an evaluation measures: its type, version and options, but not when it runs or what it is called."""
-    version = registry.find("evaluation", config.type).version
-    asked = {"type": config.type.rpartition(":")[2], "version": version, **identity(config)}
+    cls: Any = registry.find("evaluation", config.type)
+    asked = {"type": config.type.rpartition(":")[2], "version": cls.version, **identity(config)}
+    if hasattr(cls, "content"):  # of the files that its options name
+        with contextlib.suppress(UserError):  # they are told missing when it is built
+            asked["content"] = cls.content(config)
     data = getattr(config, "data", None)
     if isinstance(data, str) and Path(data).expanduser().is_file():
         asked["data_sha256"] = sha256_file(Path(data).expanduser())
@@ -325,6 +329,11 @@ def _check_evaluations(config: RunConfig, objective: Any) -> None:
                 f" {config.objective.type!r} cannot answer (it answers: {', '.join(sorted(objective.answers))})"
             )
         _check_windows(config, cls, evaluation, objective)
+        if getattr(cls, "whole_texts", False) and "source" in objective.produces:
+            raise Incompatible(
+                f"evaluation {evaluation_name(evaluation)!r} scores whole texts, and objective"
+                f" {config.objective.type!r} predicts only what follows its source"
+            )
         directions = getattr(cls, "directions", None)
         if directions and config.direction.type not in directions:
             raise Incompatible(
