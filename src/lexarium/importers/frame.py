@@ -41,8 +41,8 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite the file of -o."
 
 
 SECTIONS: tuple[str | int, ...] = (
-    "corpus", "tokenizer", "view", "packing", "direction", "objective", "model", "optimizer", "schedule", "start", "train",
-    "checkpoint", "plan", "evaluations", "seed",
+    "corpus", "tokenizer", "view", "packing", "direction", "objective", "model", "optimizer", "schedule", "start",
+    "train", "checkpoint", "plan", "evaluations", "seed",
 )  # fmt: skip
 SHOWN = 60
 """Characters of a value in a comment."""

@@ -72,8 +72,8 @@ def corpus(draft: Draft, key: str, value: Any) -> None:
     options: Options = draft.options
     if not options.data:
         raise UserError(
-            f"--data FILE: is missing; {words(draft, 'dataset.name')} is not downloaded. Name its file, a table with the"
-            f" column {words(draft, key)!r} (csv, tsv, jsonl, parquet), or lines of utterances (txt)"
+            f"--data FILE: is missing; {words(draft, 'dataset.name')} is not downloaded. Name its file, a table with"
+            f" the column {words(draft, key)!r} (csv, tsv, jsonl, parquet), or lines of utterances (txt)"
         )
     draft.set("corpus.type", "utterances", why(draft, "dataset", "dataset.name"))
     draft.set("corpus.path", list(options.data) if len(options.data) > 1 else options.data[0], "--data")
@@ -126,8 +126,8 @@ def _no_rows(draft: Draft) -> None:
         if not draft.options.origins.get(key):
             raise UserError(f"{key}: chooses rows of a table, and --data is lines of text; give the table")
         draft.note(
-            f"{draft.told(key)} is left out: --data is lines of text, which have no ages and no speakers; give the table"
-            " where rows are to be chosen"
+            f"{draft.told(key)} is left out: --data is lines of text, which have no ages and no speakers; give the"
+            " table where rows are to be chosen"
         )
 
 
@@ -164,8 +164,8 @@ def held_out(draft: Draft, key: str, value: Any) -> None:
     draft.set("corpus.split.val", share, f"{source}; the original held out {wanted}")
     if options.val_share is None:
         draft.note(
-            f"held out are {share:.0%} of the utterances, evenly spread; the original held out {wanted}: say --val-share,"
-            " or --valid FILE for its own validation set"
+            f"held out are {share:.0%} of the utterances, evenly spread; the original held out {wanted}: say"
+            " --val-share, or --valid FILE for its own validation set"
         )
 
 
@@ -215,8 +215,8 @@ def boundaries(draft: Draft, kind: Kind) -> None:
     key = f"{PRE}.remove_word_boundaries"
     if flag(draft, key) and kind.bpe and not kind.spaceless:
         raise UserError(
-            f"{key}: True takes ids of WORD_BOUNDARY out, and BPE has none; say {key}=False, or choose a tokenizer whose"
-            " name ends in _spaceless"
+            f"{key}: True takes ids of WORD_BOUNDARY out, and BPE has none; say {key}=False, or choose a tokenizer"
+            " whose name ends in _spaceless"
         )
     keeps = keeps_boundaries(draft)
     draft.set(
@@ -255,8 +255,8 @@ def subsample(draft: Draft, key: str, value: Any) -> None:
     if unit == "tokens":
         # comments of two of its files call the number one of words: a trap
         told += (
-            f"; TOKENS, about {count / TOKENS_PER_WORD:,.0f} words of English CHILDES, whatever comments of the original"
-            " say"
+            f"; TOKENS, about {count / TOKENS_PER_WORD:,.0f} words of English CHILDES, whatever comments of the"
+            " original say"
         )
     draft.set("view.subsample.unit", unit, told)
     draft.set("view.subsample.count", count, told)

@@ -26,8 +26,8 @@ SECTIONS = ("experiment", "dataset", "tokenizer", "data_preprocessing", "model",
 LANGUAGES = (
     "English", "EnglishNA", "EnglishUK", "German", "Japanese", "Indonesian", "French", "Spanish", "Mandarin", "Dutch",
     "Polish", "Serbian", "Estonian", "Welsh", "Cantonese", "Swedish", "PortuguesePt", "Korean", "Italian", "Croatian",
-    "Catalan", "Icelandic", "Basque", "Hungarian", "Danish", "Norwegian", "PortugueseBr", "Romanian", "Turkish", "Irish",
-    "Quechua", "Farsi",
+    "Catalan", "Icelandic", "Basque", "Hungarian", "Danish", "Norwegian", "PortugueseBr", "Romanian", "Turkish",
+    "Irish", "Quechua", "Farsi",
 )  # fmt: skip
 """Configurations of CHILDES; the models of 2024 say English for EnglishNA."""
 
@@ -313,8 +313,8 @@ def _value(text: str, value: str) -> Any:
         raise UserError(f"{text}: is a list or mapping; give its keys one by one, like model.attn_pdrop=0.3")
     if "," in value:
         raise UserError(
-            f"{text}: several values are a sweep of Hydra; quote a text with commas inside the shell's quotes, or make a"
-            " study with an axis of these values (lexarium study --help)"
+            f"{text}: several values are a sweep of Hydra; quote a text with commas inside the shell's quotes, or make"
+            " a study with an axis of these values (lexarium study --help)"
         )
     plain = {"null": None, "none": None, "true": True, "false": False}
     if value.lower() in plain:

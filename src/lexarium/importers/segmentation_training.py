@@ -51,8 +51,8 @@ FAMILIES: dict[str, dict[str, str]] = {
 CLASSES = {"gpt2": "gpt2_lm", "gpt2_feature": "gpt2_feature_lm", "gptneox": "gptneox_lm", "llama": "llama_lm"}
 """Names of the classes, which the files of the group model have under `name`."""
 LLAMA = (
-    "pretrained weights are not trained from scratch, and their vocabulary is another; say model=llama_5M, a small Llama"
-    " from scratch with the vocabulary of the data"
+    "pretrained weights are not trained from scratch, and their vocabulary is another; say model=llama_5M, a small"
+    " Llama from scratch with the vocabulary of the data"
 )
 
 
@@ -218,8 +218,8 @@ def evaluations(draft: Draft, key: str, value: Any) -> None:
         draft.set(f"evaluations.{i}.type", "segmentation_baselines", "--baselines; the original has none")
         draft.set(f"evaluations.{i}.splits", ["val"], "as segmentation")
     draft.note(
-        "the last evaluation of the original, perplexity by windows that move by 2, is not made; perplexity here is that"
-        f" of evaluation {wanted[0][0]['type']}"
+        "the last evaluation of the original, perplexity by windows that move by 2, is not made; perplexity here is"
+        f" that of evaluation {wanted[0][0]['type']}"
     )
 
 
@@ -242,8 +242,8 @@ def segmentation(draft: Draft, key: str) -> list[tuple[dict[str, Any], str]]:
     if tokenizer_of(draft).bpe or keeps_boundaries(draft):
         found = "pieces of words" if tokenizer_of(draft).bpe else "word boundaries in the text"
         raise UserError(
-            f"{key}: True needs single symbols without word boundaries, and the model reads {found}; say {key}=False, or"
-            f" choose another tokenizer and {PRE}.remove_word_boundaries=True"
+            f"{key}: True needs single symbols without word boundaries, and the model reads {found}; say {key}=False,"
+            f" or choose another tokenizer and {PRE}.remove_word_boundaries=True"
         )
     settings: dict[str, Any] = {
         "type": "segmentation",
