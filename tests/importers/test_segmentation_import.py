@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.evaluations.test_minimal_pairs import babyslm
 
 from lexarium.cli.main import main
 from lexarium.foundation import registry
@@ -22,12 +23,11 @@ from lexarium.foundation.config import parse_yaml, validate
 from lexarium.foundation.types import UserError
 from lexarium.importers.frame import Draft, finish
 from lexarium.importers.segmentation import KEYS, convert
-from lexarium.importers.segmentation_data import kind_of
+from lexarium.importers.segmentation_data import TOKENS_PER_WORD, kind_of
 from lexarium.importers.segmentation_groups import DATASETS, EXPERIMENTS, LANGUAGES, MODELS, TOKENIZERS, read
 from lexarium.importers.segmentation_options import Form, Options
 from lexarium.models.presets import PRESETS
 from lexarium.studies.run_config import RunConfig
-from tests.evaluations.test_minimal_pairs import babyslm
 
 DATA = Options(data=("childes.csv",))
 FEATURES = str(Path(__file__).parents[1] / "fixtures" / "letters.csv")
@@ -164,8 +164,8 @@ def test_subsamples_of_tokens_are_not_called_words() -> None:
     draft = convert_with("join_utts=static max_input_length=128 subsample=180000 subsample_type=tokens")
     told = draft.comments["view", "subsample", "count"]
     assert "TOKENS, about 47,368 words" in told, "180,000 / 3.8"
-    # the study's table: 700k tokens are 180k words, 18M are 5M
-    assert 700_000 / 3.8 == pytest.approx(180_000, rel=0.05) and 18e6 / 3.8 == pytest.approx(5e6, rel=0.06)
+    for tokens, words in ((700e3, 180e3), (7e6, 1.8e6), (18e6, 5e6)):  # the study's table
+        assert tokens / TOKENS_PER_WORD == pytest.approx(words, rel=0.06)
     assert draft.values["view", "subsample", "stretch"] == 10, "128 tokens at 13 an utterance"
     assert "TOKENS" not in convert_with("subsample=180000 subsample_type=words").text("made")
 
@@ -280,6 +280,32 @@ def test_the_eight_tokenizers_of_babylm(
     assert (run.packing.seq_len, run.packing.order) == (128, "corpus")
     assert [e.name or e.type for e in run.evaluations] == ["window_loss", "babyslm", "blimp"]
     assert run.evaluations[0].every == (25_000 if of == "text" else 50_000)
+
+
+SEEN = {  # what the model reads of an utterance, by tokenizer
+    "babylm_text_bpe": "He sat: Café",
+    "babylm_text_bpe_spaceless": "Hesat:Café",
+    "babylm_text_char": "he sat: cafe",
+    "babylm_text_char_spaceless": "hesat:cafe",
+    "babylm_phoneme_bpe": "hiː sæt",
+    "babylm_phoneme_bpe_spaceless": "hiːsæt",
+    "babylm_phoneme": "h iː WORD_BOUNDARY s æ t WORD_BOUNDARY",
+    "babylm_phoneme_spaceless": "h iː s æ t",
+}
+
+
+@pytest.mark.parametrize("tokenizer", SEEN)
+def test_what_the_model_reads(tmp_path: Path, tokenizer: str) -> None:
+    row = {"text": "He sat: Café", "phonemized_utterance": "h iː WORD_BOUNDARY s æ t WORD_BOUNDARY"}
+    file = tmp_path / "babylm.jsonl"
+    file.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    of = "text" if "text" in tokenizer else "phoneme"
+    run = run_of(
+        f"experiment=babylm_comparison_{of} model=gpt2_85M tokenizer={tokenizer}",
+        data=(str(file),), val_share=1e-9, babyslm="slm", blimp=("blimp",),
+    )  # fmt: skip
+    (document,) = registry.find("corpus", "utterances")(run.corpus).documents("train")
+    assert document.text == SEEN[tokenizer]
 
 
 @pytest.mark.parametrize("n", [100_000, 1_000_000, 10_000_000, 95_334_997])
@@ -514,14 +540,22 @@ def test_a_tiny_run_trains(tmp_path: Path, joined: str, capsys: pytest.CaptureFi
     runs = tmp_path / "runs"
     assert main(["train", str(target), "--runs-dir", str(runs), "--json"]) == 0
     (run,) = runs.glob("utterances-*")
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
-    names = {name for line in lines for name in line}
-    text = json.dumps(lines)
-    for wanted in (
-        "segmentation.val.boundary.peak.boundary.f",
-        "babyslm.accuracy",
-        "segmentation_baselines.val.",
-    ):
-        assert any(name.startswith(wanted) for name in names) or wanted in text, (wanted, sorted(names)[:40])
-    vocabulary = json.loads(next(runs.glob("**/tokenizer.json")).read_text("utf-8"))["model"]["vocab"]
-    assert {"a", "b", "d", "i", "t̠ʃ"} <= set(vocabulary) and len(vocabulary) == 9
+    loss = "loss" if joined == "None" else "window_loss"
+    steps = {0, 1, 2}
+    for name, at in {
+        loss: steps,
+        "segmentation": steps,
+        "babyslm": steps,
+        "segmentation_baselines": {2},
+    }.items():
+        results = {int(file.stem[5:]): file for file in (run / "evals" / name).glob("*.json")}
+        assert set(results) == at
+    measured = json.loads((run / "evals/segmentation/step-00000002.json").read_text("utf-8"))["metrics"]
+    assert 0 < measured["val.boundary.peak.boundary_all.f"] <= 1 and not any(
+        "alone" in name for name in measured
+    )
+    vocabulary = json.loads((run / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
+    assert set(vocabulary) == {"UNK", "PAD", "WORD_BOUNDARY", "UTT_BOUNDARY", "a", "b", "d", "i", "t̠ʃ"}
+    (store,) = runs.glob("stores/*/manifest.json")
+    left_out = json.loads(store.read_text("utf-8"))["mended"]
+    assert left_out == {"too old": 120 // 5, "child speech": 120 * 4 // 5 // 4}
