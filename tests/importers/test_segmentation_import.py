@@ -191,6 +191,21 @@ def test_options_of_evaluations() -> None:
     assert not any("BLiMP" in note for note in convert_with("experiment.blimp_tasks=null").notes)
 
 
+@pytest.mark.parametrize("overrides, told", [
+    ("experiment.offline_run=False", "nothing is sent to a hub, whatever it says"),
+    ("experiment.offline_run=True", "nothing is sent to a hub, as asked"),
+    ("experiment.group=childes", "train it with: lexarium train FILE --runs-dir checkpoints/childes"),
+    ("experiment.name=mine", "experiment.name: 'mine' is not needed"),
+    ("dataset.subconfig=French", "--data must be the files of it"),
+    ("dataset.subconfig=strict-small", "is spelt strict_small"),
+    ("model=llama_5M", "model=llama_5M is ours"),
+    ("", "the original held out 10,000 unless said otherwise"),
+    ("experiment=childes_multilingual_2M", "the original held out 1,000"),
+])  # fmt: skip
+def test_notes(overrides: str, told: str) -> None:
+    assert any(told in note for note in convert_with(overrides).notes)
+
+
 def test_the_feature_model() -> None:
     run = run_of("model=gpt2_feature", phoible=FEATURES)
     assert (run.model.preset, run.model.features.path, run.objective.loss) == (

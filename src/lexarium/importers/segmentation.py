@@ -17,9 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Annotated, Any
-
-import typer
 
 from lexarium.cli.options import Json
 from lexarium.foundation.types import UserError
@@ -34,7 +31,21 @@ from lexarium.importers.segmentation_data import (
     tokenizer,
 )
 from lexarium.importers.segmentation_groups import RESTART, compose
-from lexarium.importers.segmentation_options import Form, Options
+from lexarium.importers.segmentation_options import (
+    BabySLM,
+    Baselines,
+    BLiMP,
+    Data,
+    FormOption,
+    Options,
+    Overrides,
+    Phoible,
+    Published,
+    Requeue,
+    Scored,
+    Valid,
+    ValShare,
+)
 from lexarium.importers.segmentation_training import (
     FAMILIES,
     class_name,
@@ -105,63 +116,18 @@ def convert(overrides: Iterable[str], options: Options, label: str = "overrides"
 
 
 def command(
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...", help="Overrides, as train.py takes them.", show_default=False
-        ),
-    ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--data", metavar="FILE", help="The corpus: a table, or lines of utterances; repeatable."
-        ),
-    ] = None,
-    valid: Annotated[
-        list[str] | None,
-        typer.Option("--valid", metavar="FILE", help="The validation set, whole; repeatable."),
-    ] = None,
-    val_share: Annotated[
-        float | None, typer.Option("--val-share", metavar="SHARE", help="Held out of --data; empty = 0.05.")
-    ] = None,
-    form: Annotated[
-        Form | None,
-        typer.Option(
-            "--form", help="How utterances are written; empty = symbols of phonemes, letters of text."
-        ),
-    ] = None,
-    phoible: Annotated[
-        str | None,
-        typer.Option("--phoible", metavar="FILE", help="Table of features, of model=gpt2_feature."),
-    ] = None,
-    babyslm: Annotated[
-        str | None, typer.Option("--babyslm", metavar="FOLDER", help="Stimuli of BabySLM.")
-    ] = None,
-    blimp: Annotated[
-        list[str] | None,
-        typer.Option("--blimp", metavar="PATH", help="Pairs of BLiMP as JSON lines; repeatable."),
-    ] = None,
-    utterances: Annotated[
-        int | None,
-        typer.Option(
-            "--segmentation-utterances", min=1, metavar="N", help="Score the first N utterances only."
-        ),
-    ] = None,
-    published_thresholds: Annotated[
-        bool,
-        typer.Option(
-            "--published-thresholds", help="Choose thresholds on what is scored, by the code's search."
-        ),
-    ] = False,
-    baselines: Annotated[
-        bool, typer.Option("--baselines", help="Score what counting can do, too, at the end.")
-    ] = False,
-    requeue_after: Annotated[
-        str | None,
-        typer.Option(
-            "--requeue-after", "--resubmit_after", metavar="HOURS", help="Refused: an option of `train`."
-        ),
-    ] = None,
+    overrides: Overrides = None,
+    data: Data = None,
+    valid: Valid = None,
+    val_share: ValShare = None,
+    form: FormOption = None,
+    phoible: Phoible = None,
+    babyslm: BabySLM = None,
+    blimp: BLiMP = None,
+    utterances: Scored = None,
+    published_thresholds: Published = False,
+    baselines: Baselines = False,
+    requeue_after: Requeue = None,
     output: Output = None,
     force: Force = False,
     as_json: Json = False,
@@ -172,7 +138,7 @@ def command(
     """
     if requeue_after is not None:
         raise UserError(f"--requeue-after, --resubmit_after: {RESTART}")
-    given: Any = tuple(overrides or ())
+    given = tuple(overrides or ())
     options = Options(
         data=tuple(data or ()), valid=tuple(valid or ()), val_share=val_share, form=form, phoible=phoible,
         babyslm=babyslm, blimp=tuple(blimp or ()), utterances=utterances, published_thresholds=published_thresholds,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from lexarium.foundation.types import UserError
 from lexarium.importers.frame import Draft
@@ -16,6 +18,49 @@ class Form(StrEnum):
 
     symbols = "symbols"
     letters = "letters"
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, as train.py takes them.", show_default=False),
+]
+Data = Annotated[
+    list[str] | None,
+    typer.Option("--data", metavar="FILE", help="The corpus: a table, or lines of utterances; repeatable."),
+]
+Valid = Annotated[
+    list[str] | None, typer.Option("--valid", metavar="FILE", help="The validation set, whole; repeatable.")
+]
+ValShare = Annotated[
+    float | None, typer.Option("--val-share", metavar="SHARE", help="Held out of --data; empty = 0.05.")
+]
+FormOption = Annotated[
+    Form | None,
+    typer.Option("--form", help="How utterances are written; empty = symbols of phonemes, letters of text."),
+]
+Phoible = Annotated[
+    str | None, typer.Option("--phoible", metavar="FILE", help="Table of features, of model=gpt2_feature.")
+]
+BabySLM = Annotated[str | None, typer.Option("--babyslm", metavar="FOLDER", help="Stimuli of BabySLM.")]
+BLiMP = Annotated[
+    list[str] | None,
+    typer.Option("--blimp", metavar="PATH", help="Pairs of BLiMP as JSON lines; repeatable."),
+]
+Scored = Annotated[
+    int | None,
+    typer.Option("--segmentation-utterances", min=1, metavar="N", help="Score the first N utterances only."),
+]
+Published = Annotated[
+    bool,
+    typer.Option("--published-thresholds", help="Choose thresholds on what is scored, by the code's search."),
+]
+Baselines = Annotated[bool, typer.Option("--baselines", help="Score what counting can do, too, at the end.")]
+Requeue = Annotated[
+    str | None,
+    typer.Option(
+        "--requeue-after", "--resubmit_after", metavar="HOURS", help="Refused: an option of `train`."
+    ),
+]
 
 
 @dataclass(frozen=True)

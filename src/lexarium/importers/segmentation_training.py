@@ -192,8 +192,8 @@ def name(draft: Draft, key: str, value: Any) -> None:
 
 def offline(draft: Draft, key: str, value: Any) -> None:
     """Runs are always offline."""
-    if not flag(draft, key):
-        draft.note(f"{draft.told(key)}: no tracker is called and nothing is sent to a hub, here as always")
+    asked = "as asked" if flag(draft, key) else "whatever it says"
+    draft.note(f"{draft.told(key)}: no tracker is called and nothing is sent to a hub, {asked}")
 
 
 # --- evaluations --------------------------------------------------------------------------------------
