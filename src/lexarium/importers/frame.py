@@ -41,8 +41,8 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite the file of -o."
 
 
 SECTIONS: tuple[str | int, ...] = (
-    "corpus", "tokenizer", "packing", "direction", "objective", "model", "optimizer", "schedule", "start", "train",
-    "checkpoint", "plan", "evaluations",
+    "corpus", "tokenizer", "view", "packing", "direction", "objective", "model", "optimizer", "schedule", "start",
+    "train", "checkpoint", "plan", "evaluations", "seed",
 )  # fmt: skip
 SHOWN = 60
 """Characters of a value in a comment."""
@@ -243,10 +243,9 @@ def apply(table: Table, given: Mapping[str, Any], draft: Draft) -> None:
 def _unknown(name: str, keys: Mapping[str, Key]) -> str:
     if any(key.startswith(f"{name}.") for key in keys):
         return f"{name}: expected a mapping with keys of its own"
-    near = difflib.get_close_matches(name, keys, n=1, cutoff=0.6)
-    if not near:  # the right word in the wrong section
-        last = name.rpartition(".")[2]
-        near = [key for key in keys if key.rpartition(".")[2] == last][:1]
+    last = name.rpartition(".")[2]
+    near = [key for key in keys if key.rpartition(".")[2] == last][:1]  # the right word in the wrong section
+    near = near or difflib.get_close_matches(name, keys, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(keys)}"
     return f"{name}: unknown key; {hint}"
 
