@@ -28,6 +28,7 @@ from lexarium.training.parallel import World
 from lexarium.training.program import AHEAD, CompiledProgram, EagerProgram
 from lexarium.training.step import TrainStep
 from lexarium.training.trainer import Trainer
+from phonemes import FEATURES_OF_LETTERS
 
 CPU = torch.device("cpu")
 STEPS = 20
@@ -36,6 +37,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "windows": {"model": TRANSFORMER, "packing": {"type": "windows", "seq_len": 24}},
     "encoder and decoder": {"model": ENCODER_DECODER, "objective": {"type": "seq2seq"}},
     "recurrent": {"model": {"type": "recurrent", "cell": "gru", "n_layers": 2, "d_model": 16, "dropout": 0.2}},
+    "features of letters": FEATURES_OF_LETTERS,
     "sgd": {"optimizer": {"type": "sgd", "lr": 0.1, "momentum": 0.9}},
 }  # fmt: skip
 

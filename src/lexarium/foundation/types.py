@@ -182,7 +182,8 @@ class Output:
     vocabulary are never held at once. head: the matrix (V, D) and bias (V,) or None of an `unembed` that is one
     linear map, from which the loss of a large vocabulary has its gradients without computing logits twice.
     `terms` are loss terms of the model's own (a gate penalty).
-    `layers` holds per-layer hidden states, only when asked for.
+    `layers` holds per-layer hidden states, only when asked for. `features`, of a model that predicts tokens by their
+    features: the values (V, S, C) of every token, one-hot, and the way (n, D) -> (n, S, C) to the features' logits.
     """
 
     hidden: Tensor
@@ -190,6 +191,7 @@ class Output:
     terms: dict[str, Term] = field(default_factory=dict)
     layers: list[Tensor] | None = None
     head: tuple[Tensor, Tensor | None] | None = None
+    features: tuple[Tensor, Callable[[Tensor], Tensor]] | None = None
 
 
 State = dict[str, "Tensor"]

@@ -4,15 +4,19 @@ A row is `bos w1 ... wn` and its targets `w1 ... wn eos` (either frame token can
 `bos` the first token is read but not predicted). A direction that reads in several ways puts a token of its
 own in the place of bos (`Example.start`). The single loss term `ce` is the sum over predicted
 tokens, divided once by their number over the whole global batch.
+
+With `loss: features`, for a model that predicts tokens by their features, the term is `feature_ce`: the cross-entropy
+of every feature, averaged over features. Its scale is another; evaluations ask about tokens all the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from lexarium.foundation.config import ComponentConfig
@@ -20,6 +24,7 @@ from lexarium.foundation.types import Batch, Example, Output, Term, UserError
 from lexarium.objectives.framing import (
     Framed,
     cross_entropy_sum,
+    feature_cross_entropy_sum,
     frame,
     pad_joined,
     row_keys,
@@ -54,11 +59,20 @@ class Causal:
         label_smoothing: float = Field(0.0, ge=0, lt=1)
         document_mask: bool = False
         """Where several documents share a row, attend within the same document only."""
+        loss: Literal["tokens", "features"] = "tokens"
+        """What the cross-entropy is of: the next token, or each of its features (model.features)."""
+
+        @model_validator(mode="after")
+        def _fits(self) -> Causal.Config:
+            if self.loss == "features" and self.label_smoothing:
+                raise ValueError("label_smoothing belongs to loss: tokens; leave one of them out")
+            return self
 
     def __init__(self, config: Config, tokenizer: Vocabulary) -> None:
         self.config, self.tokenizer = config, tokenizer
         self.roles = assign_roles(tokenizer, self.extra_tokens)
         self.vocab_size = self.roles.vocab_size
+        self._term = "ce" if config.loss == "tokens" else "feature_ce"
 
     @property
     def extra_tokens(self) -> tuple[str, ...]:
@@ -83,7 +97,7 @@ class Causal:
                 "documents of one token leave nothing to predict without objective.bos and objective.eos"
             )
         targets = {"labels": torch.from_numpy(framed.labels)}
-        return Batch(inputs, targets, {"ce": float(n)}, tuple(block.numbers.tolist()), n)
+        return Batch(inputs, targets, {self._term: float(n)}, tuple(block.numbers.tolist()), n)
 
     def _starts(self, block: Block) -> int | np.ndarray:
         """The id each row begins with."""
@@ -117,9 +131,11 @@ class Causal:
         }
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
-        """`ce`: cross-entropy in nats."""
-        total = cross_entropy_sum(output, batch.targets["labels"], self.config.label_smoothing)
-        return {"ce": Term(total)}
+        """`ce`: cross-entropy in nats; or `feature_ce`."""
+        labels = batch.targets["labels"]
+        if self.config.loss == "features":
+            return {self._term: Term(feature_cross_entropy_sum(output, labels))}
+        return {self._term: Term(cross_entropy_sum(output, labels, self.config.label_smoothing))}
 
     # -- asking the trained model --------------------------------------------------------------------
 

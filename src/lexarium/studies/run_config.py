@@ -226,6 +226,13 @@ def check(config: RunConfig) -> None:
             f"objective.document_mask keeps documents apart by the input 'segment', which model"
             f" {config.model.type!r} does not take; leave it out, or use packing documents"
         )
+    if getattr(config.objective, "loss", "") == "features" and not getattr(
+        config.model, "predicts_features", False
+    ):
+        raise Incompatible(
+            f"objective.loss: features, and model {config.model.type!r} as it is set does not predict features; set"
+            " model.features (and tied: true), for example by preset gpt2_feature"
+        )
     _check_direction(config, objective)
     _check_length(config)
     _check_evaluations(config, objective)
@@ -324,8 +331,11 @@ def _check_evaluations(config: RunConfig, objective: Any) -> None:
                 f"evaluation {evaluation.type!r} needs direction {' or '.join(directions)},"
                 f" found {config.direction.type!r}"
             )
+    named = dict(zip(names, config.evaluations, strict=True))
     if config.stop_when:
-        _check_stop(config.stop_when, dict(zip(names, config.evaluations, strict=True)))
+        _check_chooser("stop_when", config.stop_when.metric, named)
+    if config.checkpoint.best:
+        _check_chooser("checkpoint.best", config.checkpoint.best.metric, named)
 
 
 def _check_windows(config: RunConfig, cls: Any, evaluation: Any, objective: Any) -> None:
@@ -358,21 +368,22 @@ def _check_windows(config: RunConfig, cls: Any, evaluation: Any, objective: Any)
         )
 
 
-def _check_stop(stop: StopConfig, evaluations: dict[str, Any]) -> None:
-    evaluation, _, metric = stop.metric.partition(".")
+def _check_chooser(key: str, chooser: str, evaluations: dict[str, Any]) -> None:
+    """A metric that chooses looks at `val`, during training."""
+    evaluation, _, metric = chooser.partition(".")
     names = list(evaluations)
     if evaluation not in names:
         raise Incompatible(
-            f"stop_when.metric: no evaluation is named {evaluation!r} (evaluations: {', '.join(names) or 'none'})"
+            f"{key}.metric: no evaluation is named {evaluation!r} (evaluations: {', '.join(names) or 'none'})"
         )
     if metric.split(".")[0] != "val":
         raise Incompatible(
-            f"stop_when.metric: {stop.metric!r} does not look at `val`; choosing by any other split would"
+            f"{key}.metric: {chooser!r} does not look at `val`; choosing by any other split would"
             " spoil it as a test"
         )
     if not evaluations[evaluation].every and not evaluations[evaluation].at:
         raise Incompatible(
-            f"stop_when.metric: evaluation {evaluation!r} runs after the last step only; set its `every` or `at`"
+            f"{key}.metric: evaluation {evaluation!r} runs after the last step only; set its `every` or `at`"
         )
 
 
