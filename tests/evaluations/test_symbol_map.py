@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,8 +117,7 @@ def test_the_map_of_embeddings_is_that_of_the_matrix(
     scorer = asked(data, direction, model, bos or direction == "both")
     result = evaluation(data).run(scorer, 0)
     ids = [data.tokenizer.encode(symbol)[0][0] for symbol in result.items["symbol"]]
-    size = scorer.roles.vocab_size
-    (matrix,) = (p for n, p in scorer.model.named_parameters() if "embedding" in n and p.shape == (size, 8))
+    matrix = scorer.model.embedding
     own = matrix.detach().double().numpy()[ids]
     places, shares = components(own)
     np.testing.assert_allclose(np.stack([result.items["x"], result.items["y"]], 1), places, atol=1e-5)

@@ -25,6 +25,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "window_loss": [{"seq_len": 20}, {"name": "some", "seq_len": 20, "limit": 5, "spread": True}],
     "segmentation": [{"splits": ["val"], "window": 12, "stride": 5}],
     "segmentation_baselines": [{"baselines": ["random_true", "ftp_relative", "ngram_2_entropy_threshold"]}],
+    "symbol_map": [{}, {"name": "states", "of": "states", "layer": 1, "limit": 40, "min_count": 3}],
     "boundary_probe": [{"fit_limit": 60, "selectivity": True}],
     "feature_probe": [{"features": LETTERS, "window": 24, "stride": 8, "min_phonemes": 2, "min_count": 3}],
 }
@@ -60,8 +61,8 @@ def evaluations(arm: str, folder: Path) -> list[dict[str, Any]]:
         of_letters = hasattr(registry.find("evaluation", name), "channels") or name == "feature_probe"
         if of_letters != (arm in ("words", "features")):
             continue  # asks about a channel, or symbols, that the others' corpus does not have
-        if name == "minimal_pairs" and arm == "encoder_decoder":
-            continue  # scores whole texts: refused when it runs
+        if name in ("minimal_pairs", "symbol_map") and arm == "encoder_decoder":
+            continue  # ask about whole texts: refused when they run
         for options in {**OPTIONS, **pairs}.get(name, [{}]):
             evaluation = {"type": name, **options, "every": 4}
             try:

@@ -23,7 +23,10 @@ LOSS = {"type": "loss", "splits": ["val"], "every": 3}
 
 def run_with(tmp_path: Path, best: dict[str, Any] | None, **more: Any) -> Any:
     """A run that evaluates every third step and keeps no other checkpoint but its last."""
-    options: dict[str, Any] = {"evaluations": [LOSS], "checkpoint": {"best": best, "minutes": 0, "every": 0, "at": []}}
+    options: dict[str, Any] = {
+        "evaluations": [LOSS],
+        "checkpoint": {"best": best, "minutes": 0, "every": 0, "at": []},
+    }
     return tiny_run(tmp_path, **{**options, **more})
 
 

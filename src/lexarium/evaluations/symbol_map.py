@@ -20,12 +20,13 @@ order and `height` where it joins the leaf before it, 0 for the first one: these
 
     symbols                 how many are on the map
     share_x, share_y        share of the variance along each axis
-    cophenetic              correlation of the tree's distances with the true ones (Sokal and Rohlf 1962); left out where
-                            all distances are equal
+    cophenetic              correlation of the tree's distances with the true ones (Sokal and Rohlf 1962); left out
+                            where all distances are equal
 
-Items: one row per symbol. Nothing is random. Cost: a row per symbol, or a forward pass over `limit` documents; n symbols
-need a singular value decomposition of (n, d_model) and n^2 distances. Refused: splits with fewer than three such
-symbols, layers the model does not have or that differ in width, and vectors that are not finite or all the same.
+Items: one row per symbol. Nothing is random. Cost: a row per symbol, or a forward pass over `limit` documents; n
+symbols need a singular value decomposition of (n, d_model) and n^2 distances. Refused: splits with fewer than three
+such symbols, layers the model does not have or that differ in width, vectors that are not finite or all the same, and
+objectives that read a source.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from lexarium.evaluations.evaluation import EvaluationConfig, EvaluationData
-from lexarium.foundation.types import Example, Result, UserError
+from lexarium.foundation.types import Example, Incompatible, Result, UserError
 
 CHUNK = 256
 """Documents whose states are held at a time."""
@@ -83,8 +84,8 @@ class SymbolMap:
         often = np.flatnonzero(counts >= config.min_count)
         if len(often) < LEAST:
             raise UserError(
-                f"evaluation symbol_map: {len(often)} symbols occur {config.min_count} times or more in {n} documents of"
-                f" split {config.split!r}, expected {LEAST} or more; lower min_count, or raise limit"
+                f"evaluation symbol_map: {len(often)} symbols occur {config.min_count} times or more in {n} documents"
+                f" of split {config.split!r}, expected {LEAST} or more; lower min_count, or raise limit"
             )
         self._ids = np.sort(often[np.argsort(-counts[often], kind="stable")][: config.most])
         self._counts = counts[self._ids]
@@ -93,6 +94,11 @@ class SymbolMap:
 
     def run(self, scorer: Any, key: int) -> Result:
         """Metrics of the map and the tree; one item per symbol. Nothing is random: `key` is not used."""
+        if "source" in getattr(scorer.objective, "produces", ()):
+            raise Incompatible(
+                "evaluation symbol_map reads symbols alone, and this objective reads a source beside them; use objective"
+                " causal"
+            )
         metrics: dict[str, float | int] = {}
         items: dict[str, list[Any]] = {}
         views = scorer.views()
