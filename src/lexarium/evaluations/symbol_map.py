@@ -96,8 +96,8 @@ class SymbolMap:
         """Metrics of the map and the tree; one item per symbol. Nothing is random: `key` is not used."""
         if "source" in getattr(scorer.objective, "produces", ()):
             raise Incompatible(
-                "evaluation symbol_map reads symbols alone, and this objective reads a source beside them; use objective"
-                " causal"
+                "evaluation symbol_map reads symbols alone, and this objective reads a source beside them; use"
+                " objective causal"
             )
         metrics: dict[str, float | int] = {}
         items: dict[str, list[Any]] = {}
