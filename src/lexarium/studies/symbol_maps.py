@@ -1,6 +1,7 @@
 """What evaluation `symbol_map` found, ready to be shown: per arm and map the symbols of the first finished seed.
 
-`symbol_maps(table)` gives rows {levels, run, seed, map, direction, share_x, share_y, cophenetic, symbols, joins}.
+`symbol_maps(table)` gives rows {levels, run, seed, direction, map, of, layer, share_x, share_y, cophenetic,
+symbols, joins}.
 `symbols` are {symbol, count, x, y, leaf, class} in the tree's order; `joins` are the tree from its leaves up: {low,
 high, left, right, height} with the places of both sides along the leaves, the heights they come from, and that at which
 they meet.
@@ -42,10 +43,11 @@ def _of_arm(table: Table, cell: Mapping[str, str]) -> Iterator[Row]:
             files = sorted(((table.root or Path()) / run.dir / "evals" / name).glob("step-*.parquet"))
             if files and name not in seen:
                 seen.add(name)
-                yield from _maps(run, cell, name, files[-1])
+                asked = {"map": name, "of": entry.get("of", "embedding"), "layer": entry.get("layer", -1)}
+                yield from _maps(run, cell, asked, files[-1])
 
 
-def _maps(run: RunRow, cell: Mapping[str, str], name: str, path: Path) -> Iterator[Row]:
+def _maps(run: RunRow, cell: Mapping[str, str], asked: Row, path: Path) -> Iterator[Row]:
     """One map for each direction in a table of symbols."""
     import pyarrow.parquet as pq
 
@@ -54,7 +56,7 @@ def _maps(run: RunRow, cell: Mapping[str, str], name: str, path: Path) -> Iterat
     for direction in dict.fromkeys(row.get("direction", "") for row in rows):
         own = sorted((r for r in rows if r.get("direction", "") == direction), key=lambda r: r["leaf"])
         known = classes([row["symbol"] for row in own])
-        begin = ".".join(filter(None, (name, direction)))
+        begin = ".".join(filter(None, (asked["map"], direction)))
         measures = {
             m: dict(run.curves.get(f"{begin}.{m}", [])).get(step)
             for m in ("share_x", "share_y", "cophenetic")
@@ -67,8 +69,8 @@ def _maps(run: RunRow, cell: Mapping[str, str], name: str, path: Path) -> Iterat
             "levels": dict(cell),
             "run": run.name,
             "seed": run.seed,
-            "map": name,
             "direction": direction,
+            **asked,
         }
         yield about | measures | {"symbols": symbols, "joins": joins([row["height"] for row in own])}
 
