@@ -10,7 +10,7 @@ TORCH_INDEX ?=
 RUNS ?= runs
 WORKERS ?= 2
 # file, or file:option; short ones first
-CPU_BENCHMARKS = startup overhead first_step windows tokenise tokenise_memory growth seed_step seed_step:--precision=bf16 gpt14m
+CPU_BENCHMARKS = startup overhead first_step windows tokenise tokenise_memory growth segmentation seed_step seed_step:--precision=bf16 gpt14m
 
 PIP = $(VENV)/bin/pip --disable-pip-version-check
 BENCH_PIP = $(BENCH_VENV)/bin/pip --disable-pip-version-check

@@ -81,6 +81,14 @@ COMPARISONS = (
                "CPU-seconds", "lower"),
     Comparison("S16", "growth-batch", "CPU time of a batch of 64 windows by number of documents", "linear growth", 1,
                "CPU-seconds", "lower"),
+    Comparison("S17", "segmentation", "word segmentation by cues, peaks and searched thresholds, 2 x 128 model, windows of 64,"
+               " stride 10, one thread", "the original evaluation (re-created from its description)", 20,
+               "CPU-seconds per 10,000 utterances", "lower"),
+    Comparison("S17", "segmentation-scores", "the same without the model: peaks, searched thresholds, votes and scores from"
+               " given cues", "the original evaluation (re-created from its description)", 20,
+               "CPU-seconds per 10,000 utterances", "lower"),
+    Comparison("S17", "minimal-pairs", "minimal pairs of utterances, 2 x 128 model, one thread",
+               "one forward pass per text (re-created), transformers GPT2LMHeadModel", 20, "CPU-seconds per 10,000 pairs", "lower"),
 )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "window_loss": [{"seq_len": 20}, {"name": "some", "seq_len": 20, "limit": 5, "spread": True}],
     "segmentation": [{"splits": ["val"], "window": 12, "stride": 5}],
     "segmentation_baselines": [{"baselines": ["random_true", "ftp_relative", "ngram_2_entropy_threshold"]}],
+    "symbol_map": [{}, {"name": "states", "of": "states", "layer": 1, "limit": 40, "min_count": 3}],
     "boundary_probe": [{"fit_limit": 60, "selectivity": True}],
     "feature_probe": [{"features": LETTERS, "window": 24, "stride": 8, "min_phonemes": 2, "min_count": 3}],
 }

@@ -29,6 +29,7 @@ from lexarium.reports.context import config_differences, missing, run_records
 from lexarium.reports.figures import DARK, DASHES, LIGHT, Figure, look, svg
 from lexarium.reports.gap_charts import gap_figures
 from lexarium.reports.segmentation_charts import cue_words, segmentation_figures
+from lexarium.reports.symbol_charts import symbol_figures
 from lexarium.reports.tables import add_words, csv_files
 from lexarium.studies.compare import (
     Contrast,
@@ -44,6 +45,7 @@ from lexarium.studies.gaps import gaps
 from lexarium.studies.intervals import SEEDS_FOR_TESTS
 from lexarium.studies.segmentation import segmentation
 from lexarium.studies.stability import stability, summarise
+from lexarium.studies.symbol_maps import symbol_maps
 
 TEMPLATES = Path(__file__).parent / "templates"
 STABILITY_POINTS = 10
@@ -106,6 +108,7 @@ def results_of(
         "arms": _arm_groups(table, contrasts, report),
         "stability": _stability(table, contrasts, report),
         "segmentation": segmentation(table),
+        "symbol_maps": symbol_maps(table),
         "runs": run_records(runs_dir, table),
         "missing": missing(table, compared),
         "problems": table.problems,
@@ -190,6 +193,7 @@ def draw(
     figures += drawing.contrasts(results["contrasts"])
     figures += gap_figures(drawing, results["gaps"])
     figures += segmentation_figures(results["segmentation"], words)
+    figures += symbol_figures(results["symbol_maps"], words)
     figures += [drawing.curves(metric) for metric in report.curves or _metrics(contrasts, table)]
     shown = report.distribution or [c.metric for c in contrasts]
     figures += [

@@ -172,6 +172,14 @@ def csv_files(results: Mapping[str, Any], table: Table, curves: Sequence[str]) -
                 for m, score in row["scores"].items()
             ]
         )
+    if results["symbol_maps"]:
+        files["symbols.csv"] = _csv(
+            [
+                {**_levels(row["levels"], axes), **{k: row[k] for k in ("seed", "map", "direction")}} | symbol
+                for row in results["symbol_maps"]
+                for symbol in row["symbols"]
+            ]
+        )
     if results["stability"]:
         rows = [{**_levels(r["levels"], axes), **r} for r in results["stability"]["runs"]]
         files["stability.csv"] = _csv([{k: v for k, v in row.items() if k != "levels"} for row in rows])

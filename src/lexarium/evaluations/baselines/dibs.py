@@ -21,7 +21,6 @@ import numpy as np
 
 from lexarium.evaluations.baselines.counts import Counts, n_symbols, pairs, share
 from lexarium.evaluations.baselines.random_cuts import probability
-from lexarium.evaluations.segmentation.scores import words
 from lexarium.evaluations.segmentation.stream import Stream
 from lexarium.foundation.types import UserError
 
@@ -63,7 +62,8 @@ def _edges(train: Stream, kind: Kind, size: int) -> tuple[np.ndarray, np.ndarray
     if kind == "phrasal":
         first, last = symbols[train.first], symbols[np.flatnonzero(train.ends) - 1]
     else:
-        types = {symbols[a:b].tobytes(): (symbols[a], symbols[b - 1]) for a, b in words(train, train.starts)}
+        words = zip(*train.gold_words, strict=True)
+        types = {symbols[a:b].tobytes(): (symbols[a], symbols[b - 1]) for a, b in words}
         first, last = np.array(list(types.values()), dtype=np.int64).T
     begins, ends = (np.bincount(edge, minlength=size) / len(edge) for edge in (first, last))
     return begins, ends

@@ -22,6 +22,7 @@ that no peak rests on rounding. Cost: k + 1 sorts of both streams. It refuses a 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -31,6 +32,8 @@ from lexarium.evaluations.segmentation.stream import Stream
 from lexarium.foundation.types import UserError
 
 CUES = ("entropy", "loss", "rank", "boundary")
+KEPT = 5
+"""Results of `cues` that are kept: every cue and rule of one k asks for the same."""
 
 
 def ngram(train: Stream, test: Stream, k: int, cue: str, threshold: bool = False) -> np.ndarray:
@@ -41,8 +44,10 @@ def ngram(train: Stream, test: Stream, k: int, cue: str, threshold: bool = False
     return np.asarray(found & test.inside)
 
 
+@lru_cache(maxsize=KEPT)
 def cues(train: Stream, test: Stream, k: int) -> dict[str, np.ndarray]:
-    """Name of each of `CUES` -> (M,) float, for every position of `test`, utterance boundaries included."""
+    """Name of each of `CUES` -> (M,) float, for every position of `test`, utterance boundaries included. The
+    last results are kept (they are not to be changed); whoever asks for many ends with `cues.cache_clear()`."""
     if k < 0:
         raise UserError(f"context of an n-gram model: found {k} symbols, expected 0 or more")
     size = n_symbols(train, test)

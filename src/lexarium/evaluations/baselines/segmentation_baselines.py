@@ -24,7 +24,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from lexarium.evaluations.baselines import BASELINES
+from lexarium.evaluations.baselines import BASELINES, ngrams
 from lexarium.evaluations.evaluation import EvaluationData, SplitsConfig
 from lexarium.evaluations.segmentation.gold import CHANNEL, gold_stream
 from lexarium.evaluations.segmentation.scores import score
@@ -84,4 +84,5 @@ class SegmentationBaselines:
                     if measure != "utterances":
                         metrics[f"{split}.{name}.{measure}"] = value
             metrics[f"{split}.utterances"] = test.n_utterances
+        ngrams.cues.cache_clear()
         return Result(metrics, {})

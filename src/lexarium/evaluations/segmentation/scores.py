@@ -31,12 +31,12 @@ def score(stream: Stream, cuts: np.ndarray) -> dict[str, float]:
     gold, cut = stream.starts & stream.inside, cuts & stream.inside
     hits, predicted, wanted = int((gold & cut).sum()), int(cut.sum()), int(gold.sum())
     edges = 2 * stream.n_utterances
-    right, one, other = _words(stream, cut | stream.first, stream.starts)
+    words = stream.words(cut | stream.first)
     found = {
         **_named("boundary", hits, predicted, wanted),
         **_named("boundary_all", hits + edges, predicted + edges, wanted + edges),
-        **_named("token", right, len(one), len(other)),
-        **_named("type", *_types(stream, one, other)),
+        **_named("token", *_words(stream, words)),
+        **_named("type", *_types(stream, words)),
         "over": _share(predicted - hits, int(stream.inside.sum()) - wanted),
         "under": _share(wanted - hits, wanted),
         **_errors(stream, cut, gold),
@@ -52,25 +52,15 @@ def f_score(hits: float, predicted: float, wanted: float) -> float:
     return _share(2 * hits, predicted + wanted)
 
 
-def words(stream: Stream, starts: np.ndarray) -> np.ndarray:
-    """(W, 2) int64: first position and the position behind the last of every word; `starts` (M,) bool holds each
-    utterance's first symbol."""
-    edges = np.flatnonzero(starts | stream.ends)
-    begin = starts[edges]
-    return np.stack([edges[:-1][begin[:-1]], edges[1:][begin[:-1]]], axis=1)
+def _words(stream: Stream, predicted: tuple[np.ndarray, np.ndarray]) -> tuple[int, int, int]:
+    """How many words are in both, predicted and gold."""
+    a, b = (first * len(stream) + behind for first, behind in (predicted, stream.gold_words))
+    return len(np.intersect1d(a, b, assume_unique=True)), len(a), len(b)
 
 
-def _words(stream: Stream, predicted: np.ndarray, gold: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-    """How many words are in both, and the words of each."""
-    one, other = words(stream, predicted), words(stream, gold)
-    a, b = (w[:, 0] * len(stream) + w[:, 1] for w in (one, other))
-    return len(np.intersect1d(a, b, assume_unique=True)), one, other
-
-
-def _types(stream: Stream, one: np.ndarray, other: np.ndarray) -> tuple[int, int, int]:
-    symbols = stream.symbols
-    sets = [{symbols[a:b].tobytes() for a, b in w.tolist()} for w in (one, other)]
-    return len(sets[0] & sets[1]), len(sets[0]), len(sets[1])
+def _types(stream: Stream, predicted: tuple[np.ndarray, np.ndarray]) -> tuple[int, int, int]:
+    one, other = stream.types(*predicted), stream.gold_types
+    return len(one & other), len(one), len(other)
 
 
 def _errors(stream: Stream, cut: np.ndarray, gold: np.ndarray) -> dict[str, float]:

@@ -17,10 +17,11 @@ END = -1
 """The symbol of an utterance boundary."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stream:
     """M positions. symbols (M,) int64 >= 0, or END, which follows every utterance; starts (M,) bool: a gold word begins
-    here (so each utterance's first symbol is one). No utterance is empty."""
+    here (so each utterance's first symbol is one). No utterance is empty. Equal only to itself, so that what is known
+    of a stream can be kept under it."""
 
     symbols: np.ndarray
     starts: np.ndarray
@@ -64,6 +65,33 @@ class Stream:
     def n_utterances(self) -> int:
         """Utterances."""
         return int(self.ends.sum())
+
+    def words(self, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(W,) int64 twice: first position of every word, and the position behind its last; `starts` (M,) bool holds
+        each utterance's first symbol."""
+        edges = np.flatnonzero(starts | self.ends)
+        begin = starts[edges][:-1]
+        return edges[:-1][begin], edges[1:][begin]
+
+    def types(self, first: np.ndarray, behind: np.ndarray) -> set[bytes]:
+        """The distinct words among those from `words`, as the bytes of their symbols."""
+        size, text = self.symbols.itemsize, self._bytes
+        # slices of one bytes object: no array per word, and no pair of numbers either
+        return {text[a:b] for a, b in zip((first * size).tolist(), (behind * size).tolist(), strict=True)}
+
+    @cached_property
+    def _bytes(self) -> bytes:
+        return self.symbols.tobytes()
+
+    @cached_property
+    def gold_words(self) -> tuple[np.ndarray, np.ndarray]:
+        """`words` of the gold stream."""
+        return self.words(self.starts)
+
+    @cached_property
+    def gold_types(self) -> set[bytes]:
+        """`types` of the gold stream."""
+        return self.types(*self.gold_words)
 
     def only(self, utterances: np.ndarray) -> np.ndarray:
         """(M,) bool: the positions of some utterances, given by number."""
