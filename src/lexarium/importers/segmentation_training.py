@@ -213,13 +213,19 @@ def evaluations(draft: Draft, key: str, value: Any) -> None:
         for option, setting in settings.items():
             draft.set(f"evaluations.{i}.{option}", setting, reason)
         draft.set(f"evaluations.{i}.every", every, f"{told}; from step 0, the untrained control")
+    loss = wanted[0][0]["type"]
+    draft.set(
+        "checkpoint.best.metric",
+        f"{loss}.val",
+        "the original reloads the checkpoint with the lowest perplexity",
+    )
     if draft.options.baselines:
         i = len(wanted)
         draft.set(f"evaluations.{i}.type", "segmentation_baselines", "--baselines; the original has none")
         draft.set(f"evaluations.{i}.splits", ["val"], "as segmentation")
     draft.note(
         "the last evaluation of the original, perplexity by windows that move by 2, is not made; perplexity here is"
-        f" that of evaluation {wanted[0][0]['type']}"
+        f" that of evaluation {loss}; `--step best` is the checkpoint it reloads"
     )
 
 
