@@ -12,8 +12,11 @@ from safetensors.numpy import save_file
 
 from builders import pair_file
 from lexarium.contracts import contract, failures, members
+from lexarium.contracts.tools import data_with
 from lexarium.foundation import registry
+from lexarium.tokens.prepare import open_tokenizer, prepare
 from lexarium.tokens.tokenizers import save_tokenizer
+from phonemes import words_file
 
 OPTIONS = {
     ("start", "run"): {("path",): "runs/x-0123456789"},
@@ -60,7 +63,14 @@ def saved_tokenizer(folder: Path) -> dict[Any, Any]:
     return {("path",): str(folder)}
 
 
+def word_table(folder: Path) -> dict[Any, Any]:
+    corpus, words = data_with((), folder)
+    symbols = open_tokenizer(words, prepare(corpus, words, folder).folder).symbols
+    return {("features", "path"): str(words_file(folder, symbols)), ("min_phonemes",): 2}
+
+
 FILES: Any = {
+    ("evaluation", "feature_probe"): word_table,
     ("corpus", "text_files"): text_file,
     ("corpus", "token_files"): token_file,
     ("corpus", "utterances"): utterance_file,

@@ -14,7 +14,7 @@ from lexarium.corpora.utterances import Utterances
 from lexarium.evaluations.boundary_probe import BoundaryProbe, last_symbols, layers, measure
 from lexarium.evaluations.evaluation import EvaluationData
 from lexarium.evaluations.scorer import Scorer
-from lexarium.evaluations.segmentation.cues import stream_of
+from lexarium.evaluations.segmentation.gold import stream_of
 from lexarium.evaluations.segmentation.scores import score
 from lexarium.evaluations.segmentation.stream import END, Stream
 from lexarium.foundation import registry

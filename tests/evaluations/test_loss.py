@@ -135,6 +135,18 @@ def test_items_are_documents(store: TokenStore) -> None:
     assert result.items["tokens"] == [len(d.text.split()) + 1 for d in DOCUMENTS["val"]]
 
 
+def test_a_document_of_which_nothing_is_predicted(tmp_path: Path) -> None:
+    """One token, no bos, no eos: it counts nowhere; where that is all there is, the evaluation says so."""
+    one = [Document("w3", {}, {"half": [0, 0]}), Document("w1 w2", {}, {"half": [0, 0, 0, 1, 1]})]
+    store = toy_store(tmp_path / "a", {"train": one, "val": one})
+    result = run(store, TableScorer(store, first=False, eos=False), splits=("val",))
+    assert result.metrics["val"] == pytest.approx(TableScorer.loss("w2"))
+    assert result.items["tokens"] == [0, 1] and math.isnan(result.items["loss"][0])
+    alone = toy_store(tmp_path / "b", {"train": one[:1], "val": one[:1]})
+    with pytest.raises(UserError, match="nothing is predicted in split 'val'"):
+        run(alone, TableScorer(alone, first=False, eos=False), splits=("val",))
+
+
 def test_a_limit_takes_the_first_documents(store: TokenStore) -> None:
     result = run(
         store, TableScorer(store), splits=("val",), limit=4, by_field=("kind",), by_channel=("half",)

@@ -531,3 +531,18 @@ def test_training_teaches_the_right_one(tmp_path: Path, direction: str) -> None:
     for name in ("",) if direction == "forward" else ("forward.", "backward."):
         assert results[150][f"{name}order.accuracy"] == results[150][f"{name}accuracy"] == 1.0
     assert math.isfinite(results[0]["accuracy" if direction == "forward" else "forward.accuracy"])
+
+
+def test_a_file_that_changed_asks_another_question(tmp_path: Path) -> None:
+    """Its content belongs to what an evaluation asks, so old answers are not taken for new ones."""
+    from lexarium.studies.run_config import evaluation_identity
+
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"sentence_good": "a b", "sentence_bad": "b a"}\n')
+    config = MinimalPairs.Config(path=(str(path),))
+    before = evaluation_identity(config)
+    assert evaluation_identity(config) == before and len(before["content"]) == 64
+    path.write_text('{"sentence_good": "a b", "sentence_bad": "b b"}\n')
+    assert evaluation_identity(config) != before
+    path.unlink()
+    assert "content" not in evaluation_identity(config)

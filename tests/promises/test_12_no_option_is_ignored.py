@@ -33,6 +33,7 @@ from lexarium.foundation.types import Output, UserError
 from lexarium.models.build import build_model
 from lexarium.studies.run import Run
 from lexarium.studies.run_config import RunConfig
+from phonemes import words_file
 from toy import example, toy_tokenizer
 
 PACKAGE = Path(lexarium.__file__).parent
@@ -50,6 +51,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "Utterances.Config": {"column": "utterance", "form": "words", "phonemise": "en-us"},
     "Segmentation.Config": {"tune": "oracle"},
     "MinimalPairs.Config": {"path": ("pairs.jsonl",)},
+    "FeatureTable": {"path": "phoible.csv", "content": "0", "stress": "keep"},
+    "FeatureProbe.Config": {"features": {"path": "phoible.csv", "content": "0"}},
     "CosineRestarts.Config": {"period": 10},
     "FromRun.Config": {"path": "runs/a-b-forward-s1-0123456789"},
     "FromHuggingFace.Config": {"path": "gpt2"},
@@ -64,6 +67,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "Contrast": PIECES["Contrast"],
     "Reference": {"metric": "loss.val", "value": 0.5, "label": "chance"},
     "MeanOver": {"mean_over": [1, 5]},
+    "BestOf": {"best_of": "loss.val"},
+    "BestConfig": {"metric": "loss.val"},
     "DataConfig": {"corpus": PIECES["corpus"], "tokenizer": {"type": "byte"}},
     "GivenTokenizer.Config": {"path": "tokenizer.json"},
 }
@@ -75,11 +80,13 @@ EXAMPLES: dict[str, list[Any]] = {
     "Quota": [REQUIRED["Quota"]],
     "Subsample": [REQUIRED["Subsample"]],
     "StopConfig": [REQUIRED["StopConfig"]],
+    "BestConfig": [REQUIRED["BestConfig"]],
     "Grows": [REQUIRED["Grows"]],
     "Contrast": [PIECES["Contrast"]],
     "MatchConfig": [REQUIRED["MatchConfig"]],
     "Reference": [REQUIRED["Reference"]],
     "SplitConfig": [{"by": "end", "val": 0.2}],
+    "FeatureTable": [{"path": "phoible.csv", "content": "0"}, {"path": "phoible.csv", "content": "1"}],
 }
 WORDS = [
     "D100",
@@ -89,6 +96,7 @@ WORDS = [
     "loss.val.half.1",
     "runs/a-b-forward-s2-0123456780",
     "final",
+    "ftp_relative",
     "corpus.seed",
 ]
 OUTSIDE = {
@@ -101,7 +109,7 @@ OUTSIDE = {
     "QuestionFormation.Config": {"files"},
     "TenseInflection.Config": {"files"},
     "TrainConfig": {"micro_batch_size", "log_every"},
-    "CheckpointConfig": {"every", "at", "log_spaced", "rolling", "minutes", "keep"},
+    "CheckpointConfig": {"every", "at", "log_spaced", "rolling", "minutes", "keep", "best"},
     "ByteLevelBPE.Config": {"engine"},
     "GivenTokenizer.Config": {"path"},
     "SentencePiece.Config": {"path"},
@@ -109,6 +117,7 @@ OUTSIDE = {
     "Utterances.Config": {"path", "val_path", "test_path"},
     "TokenFiles.Config": {"path", "val_path", "test_path"},
     "HuggingFaceDataset.Config": {"data_files", "streaming"},
+    "FeatureTable": {"path"},
     "PlanConfig": {"device", "program", "cohort", "recompute", "threads", "workers"},
     "RunConfig": {"checkpoint", "plan", "evaluations"},
     **dict.fromkeys(
@@ -118,8 +127,10 @@ OUTSIDE = {
             "BoundaryProbe.Config",
             "Loss.Config",
             "MinimalPairs.Config",
+            "FeatureProbe.Config",
             "RuleChoice.Config",
             "Segmentation.Config",
+            "SegmentationBaselines.Config",
             "Snippets.Config",
             "WindowLoss.Config",
         ),
@@ -662,6 +673,9 @@ def test_an_evaluation_reads_its_options(
     options = {**base(cls.Config), **({"splits": ("val",)} if "splits" in cls.Config.model_fields else {})}
     if name == "minimal_pairs":
         options["path"] = (str(pair_file(tmp_path)),)
+    if "features" in options:  # a table of the run's own words
+        table = {"path": str(words_file(tmp_path, parts.tokenizer.symbols))}
+        options |= {"features": table, "min_phonemes": 2}
     result = cls(cls.Config(**options), data).run(run.scorer(), 0)
     assert result.metrics
     assert not spy.unread(cls.Config, but=EVALUATION)

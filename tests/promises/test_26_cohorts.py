@@ -39,6 +39,7 @@ from lexarium.training import program
 from lexarium.training.cohort import Cohort, fit_together
 from lexarium.training.signals import StopFlag
 from lexarium.training.trainer import Trainer
+from phonemes import FEATURES_OF_LETTERS
 
 CPU = torch.device("cpu")
 STEPS = 20
@@ -66,6 +67,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "documents kept apart": {"model": GPT2, "packing": {"type": "windows", "seq_len": 30}, "objective": {"type": "causal", "document_mask": True}},
     "encoder and decoder": {"model": ENCODER_DECODER, "objective": {"type": "seq2seq"}},
     "losses of layers": LAYERED,
+    "features of letters": FEATURES_OF_LETTERS,
 }  # fmt: skip
 
 

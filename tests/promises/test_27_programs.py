@@ -28,6 +28,7 @@ from lexarium.training.parallel import World
 from lexarium.training.program import AHEAD, CompiledProgram, EagerProgram
 from lexarium.training.step import TrainStep
 from lexarium.training.trainer import Trainer
+from phonemes import FEATURES_OF_LETTERS
 
 CPU = torch.device("cpu")
 STEPS = 20
@@ -37,6 +38,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "encoder and decoder": {"model": ENCODER_DECODER, "objective": {"type": "seq2seq"}},
     "recurrent": {"model": {"type": "recurrent", "cell": "gru", "n_layers": 2, "d_model": 16, "dropout": 0.2}},
     "losses of layers": LAYERED,
+    "features of letters": FEATURES_OF_LETTERS,
     "sgd": {"optimizer": {"type": "sgd", "lr": 0.1, "momentum": 0.9}},
 }  # fmt: skip
 

@@ -120,7 +120,7 @@ YAML: dict[str, Case] = {
     "part of a step": (lambda f: config(f, "train: {max_steps: 2.5}\n"), r"run\.yaml:3: train\.max_steps: input should be a valid integer.*found 2\.5"),
     "too small": (lambda f: config(f, "optimizer: {type: adamw, lr: 0}\n"), r"run\.yaml:3: optimizer\.lr: input should be greater than 0, found 0"),
     "misspelt": (lambda f: config(f, "optimzer: {type: adamw}\n"), r"run\.yaml:3: optimzer: unknown key; did you mean 'optimizer'\?"),
-    "no type": (lambda f: config(f, "evaluations: [{every: 5}]\n"), r"run\.yaml:3: evaluations\.0: an? evaluation needs `type: NAME` \(known: loss"),
+    "no type": (lambda f: config(f, "evaluations: [{every: 5}]\n"), r"run\.yaml:3: evaluations\.0: an? evaluation needs `type: NAME` \(known: .*loss"),
     "unknown type": (lambda f: config(f, "optimizer: {type: adam}\n"), r"run\.yaml:3: optimizer\.type: unknown optimizer 'adam'; did you mean 'adamw'\?"),
     "secret": (lambda f: Run.create(tiny_config(corpus={"type": secret_corpus(f), "api_key": "x"}), f / "runs"), r"corpus\.api_key: looks like a secret; configurations are saved with results, so keep it out"),
     "override": (lambda f: parse_overrides(["max_steps:5"]), r"override 'max_steps:5' is not of the form a\.b=value"),

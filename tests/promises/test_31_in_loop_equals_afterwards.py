@@ -15,6 +15,7 @@ from lexarium.foundation import registry
 from lexarium.foundation.types import Incompatible
 from lexarium.studies.run import Run
 from lexarium.studies.run_config import check, evaluation_name
+from phonemes import FEATURES_OF_LETTERS, LETTERS, SPELT
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "loss": [
@@ -23,7 +24,9 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "window_loss": [{"seq_len": 20}, {"name": "some", "seq_len": 20, "limit": 5, "spread": True}],
     "segmentation": [{"splits": ["val"], "window": 12, "stride": 5}],
+    "segmentation_baselines": [{"baselines": ["random_true", "ftp_relative", "ngram_2_entropy_threshold"]}],
     "boundary_probe": [{"fit_limit": 60, "selectivity": True}],
+    "feature_probe": [{"features": LETTERS, "window": 24, "stride": 8, "min_phonemes": 2, "min_count": 3}],
 }
 """Options of an evaluation; one that is not named here runs with its defaults."""
 
@@ -38,16 +41,8 @@ ARMS: dict[str, dict[str, Any]] = {
         "direction": {"type": "permutation"},
         "packing": {"type": "windows", "seq_len": 20},
     },
-    "words": {
-        "model": TRANSFORMER,
-        "corpus": {
-            "type": "artificial_words",
-            "mean_words": 1.5,
-            "syllables": 2,
-            "sizes": {"train": 200, "val": 20},
-        },
-        "tokenizer": {"type": "symbol", "unit": "character"},
-    },
+    "words": {"model": TRANSFORMER, **SPELT},
+    "features": FEATURES_OF_LETTERS,
     "bf16": {"model": TRANSFORMER, "train": {"precision": "bf16"}},
     "view, windows": {
         "view": {"keep": {"kind": "quest"}, "splits": ["train", "val"]},
@@ -62,10 +57,9 @@ def evaluations(arm: str, folder: Path) -> list[dict[str, Any]]:
     pairs = {"minimal_pairs": [{"path": str(pair_file(folder / "pairs"))}]}
     found = []
     for name in registry.names("evaluation"):
-        if hasattr(registry.find("evaluation", name), "channels") != (arm == "words"):
-            continue  # asks about a channel that the others' corpus does not have
-        if name == "minimal_pairs" and arm == "encoder_decoder":
-            continue  # scores whole texts: refused when it runs
+        of_letters = hasattr(registry.find("evaluation", name), "channels") or name == "feature_probe"
+        if of_letters != (arm in ("words", "features")):
+            continue  # asks about a channel, or symbols, that the others' corpus does not have
         for options in {**OPTIONS, **pairs}.get(name, [{}]):
             evaluation = {"type": name, **options, "every": 4}
             try:
@@ -97,7 +91,8 @@ def test_same_bytes(arm: str, tmp_path: Path) -> None:
     in_loop = files(run)
     names = [evaluation_name(e) for e in run.config.evaluations]
     assert {f"{name}/step-{step:08d}.json" for name in names for step in STEPS} <= in_loop.keys()
-    assert all(f"{name}/step-00000012.parquet" in in_loop for name in names)
+    tables = [name for name in names if name != "segmentation_baselines"]  # numbers of the data, and no items
+    assert all(f"{name}/step-00000012.parquet" in in_loop for name in tables)
     shutil.rmtree(run.path / "evals")
     if arm == "transformer":
         processes.start(evaluate_afterwards, str(run.path)).result()

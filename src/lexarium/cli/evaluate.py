@@ -122,7 +122,7 @@ def _config(run: Run, name: str, data: str | None, options: Sequence[str]) -> An
     return config
 
 
-def _run(run: Run, config: Any, step: int | None) -> tuple[str, int, Result, bool]:
+def _run(run: Run, config: Any, step: Step) -> tuple[str, int, Result, bool]:
     """(name, step, result, whether it was stored)."""
     from lexarium.foundation.lock import held
     from lexarium.studies.run_config import evaluation_name

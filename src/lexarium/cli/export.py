@@ -203,7 +203,7 @@ def _viewed(talk: Talk, config: RunConfig, runs_dir: Path, split: str) -> Iterat
 # --- a model ----------------------------------------------------------------------------------------
 
 
-def _weights(talk: Talk, what: str, runs_dir: Path, output: Path, step: int | None, trust: bool) -> None:
+def _weights(talk: Talk, what: str, runs_dir: Path, output: Path, step: Step, trust: bool) -> None:
     from lexarium.cli.target import find_run
     from lexarium.foundation.files import Directory, verify
     from lexarium.studies.assembly import load_model, resolve_step

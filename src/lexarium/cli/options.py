@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -79,8 +79,19 @@ Seeds = Annotated[
     str | None, typer.Option("--seeds", metavar="SEEDS", help="1,2,3 for these seeds; N for seeds 1 to N.")
 ]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="S", help="The point's seed.")]
+
+
+def _step(text: str) -> int | Literal["best"]:
+    if text != "best" and not text.isdigit():
+        raise typer.BadParameter(f"{text!r} is no step; give a number, or best")
+    return "best" if text == "best" else int(text)
+
+
 Step = Annotated[
-    int | None, typer.Option("--step", metavar="S", help="Step of the checkpoint; empty = the newest.")
+    Any,
+    typer.Option(
+        "--step", metavar="S", parser=_step, help="Step of the checkpoint, or best; empty = the newest."
+    ),
 ]
 Requeue = Annotated[
     float | None,

@@ -39,9 +39,9 @@ from pydantic import Field, field_validator
 from lexarium.evaluations.evaluation import EvaluationData, SplitsConfig
 from lexarium.evaluations.logistic import fit
 from lexarium.evaluations.segmentation.cues import DIRECTIONS
+from lexarium.evaluations.segmentation.gold import CHANNEL, gold_stream
 from lexarium.evaluations.segmentation.scores import score
 from lexarium.evaluations.segmentation.stream import END, Stream
-from lexarium.evaluations.word_starts import CHANNEL, word_stream
 from lexarium.foundation import rng
 from lexarium.foundation.config import outside_identity
 from lexarium.foundation.types import Result, UserError
@@ -94,7 +94,7 @@ class BoundaryProbe:
         if config.fit_split in limit:  # one stream, both fitted on and tested
             limit[config.fit_split] = min((n for n in (config.limit, config.fit_limit) if n), default=0)
         limit.setdefault(config.fit_split, config.fit_limit)
-        self._streams = {split: word_stream(data, split, n, self.name) for split, n in limit.items()}
+        self._streams = {split: gold_stream(data, split, n, asks=self.name) for split, n in limit.items()}
         for split, stream in self._streams.items():
             labels, alone = labels_of(stream), split in config.splits and split == config.fit_split
             halves = _halves(stream) if alone else [np.ones(len(labels), dtype=bool)]

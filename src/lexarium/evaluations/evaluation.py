@@ -33,7 +33,8 @@ class Evaluation(Protocol):
     """Asks a scorer and answers with numbers and a per-item table.
 
     What it may have beside these: `items_at_every_step = True`, where its table is what it is for, `log_line(result) ->
-    str`, one line for the log of a run in training, and `channels`, names of those it needs of the corpus.
+    str`, one line for the log of a run in training, `channels`, names of those it needs of the corpus, `content(config)
+    -> str`, a hash of the files that its options name, and `whole_texts = True`, where it cannot ask about a source.
     """
 
     asks: frozenset[str]

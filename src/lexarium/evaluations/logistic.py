@@ -58,14 +58,24 @@ def fit(features: np.ndarray, labels: np.ndarray, strength: float, balanced: boo
     x = (x - mean) / scale
     y = labels.astype(np.float64)
     weights = np.where(labels, n / (2 * positive), n / (2 * (n - positive))) if balanced else np.ones(n)
-    share = float(weights @ y / weights.sum())
-    start = np.append(np.zeros(x.shape[1]), np.log(share / (1 - share)))
-    solution = _newton(x, y, weights, strength, start)
+    solution = solve(x, y, strength, weights)
     return Probe(mean, scale, solution[:-1], float(solution[-1]))
 
 
-def _newton(x: np.ndarray, y: np.ndarray, s: np.ndarray, strength: float, at: np.ndarray) -> np.ndarray:
-    """(D + 1,) the minimum: weights, and the intercept last."""
+def solve(
+    x: np.ndarray,
+    y: np.ndarray,
+    strength: float,
+    s: np.ndarray | None = None,
+    start: np.ndarray | None = None,
+) -> np.ndarray:
+    """(D + 1,) the minimum: weights, and the intercept last. x (n, D) as it is, y (n,) float64, 0 and 1 among them, s
+    (n,) weights of the examples. From the solution of nearly the same examples, `start`, few steps are enough."""
+    s = np.ones(len(y)) if s is None else s
+    if start is None:
+        share = float(s @ y / s.sum())
+        start = np.append(np.zeros(x.shape[1]), np.log(share / (1 - share)))
+    at = start
     value = _objective(x, y, s, strength, at)
     for _ in range(STEPS):
         gradient, hessian = _derivatives(x, y, s, strength, at)

@@ -97,6 +97,11 @@ class Loss:
         losses = [-s for s in scores]
         sums = np.array([np.nansum(x) for x in losses])
         counts = np.array([int((~np.isnan(x)).sum()) for x in losses])
+        if not counts.any():
+            raise UserError(
+                f"evaluation loss: nothing is predicted in split {split!r}: its documents have one token each, and the"
+                " objective reads no bos; set objective.bos or objective.eos"
+            )
         mean = float(sums.sum() / counts.sum())
         prefix = f"{split}.{name}" if name else split
         metrics[prefix] = mean
@@ -113,11 +118,13 @@ class Loss:
             values = view.split.fields[field][view.documents][:n]
             for level in sorted(set(values.tolist()), key=str):
                 chosen = values == level
-                metrics[f"{prefix}.{field}.{level}"] = float(sums[chosen].sum() / counts[chosen].sum())
+                if counts[chosen].any():
+                    metrics[f"{prefix}.{field}.{level}"] = float(sums[chosen].sum() / counts[chosen].sum())
         items["split"] += [split] * n
         items["document"] += list(range(n))
         items["text"] += text
-        items["loss"] += (sums / counts).tolist()
+        # a document of one token, without bos and eos, predicts nothing
+        items["loss"] += np.where(counts > 0, sums / np.maximum(1, counts), np.nan).tolist()
         items["tokens"] += counts.tolist()
 
     def _floors(self, direction: str, text: list[str], losses: list[np.ndarray]) -> dict[str, float]:

@@ -54,6 +54,15 @@ class MinimalPairs:
 
     kind, name, version = "evaluation", "minimal_pairs", 1
     asks = frozenset({"token_scores"})
+    whole_texts = True
+
+    @classmethod
+    def content(cls, config: Config) -> str:
+        """Hash of the files that its options name; raises UserError where they are not there."""
+        sources = find(config.path, config.tasks, config.parts)
+        return content(
+            [*sources.lines, *(f for _, _, folder in sources.folders for f in sorted(folder.glob("*.csv")))]
+        )
 
     class Config(EvaluationConfig):
         """Options of `minimal_pairs`."""

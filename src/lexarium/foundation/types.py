@@ -187,6 +187,8 @@ class Output:
     `terms` are loss terms of the model's own (a gate penalty).
     `layers` holds per-layer hidden states, only when asked for. `intermediate` holds what layers before the last one
     predict through unembeddings of their own, in the order of the layers; questions are answered without it.
+    `features`, of a model that predicts tokens by their features: the values (V, S, C) of every token, one-hot, and the
+    way (n, D) -> (n, S, C) to the features' logits.
     """
 
     hidden: Tensor
@@ -195,6 +197,7 @@ class Output:
     layers: list[Tensor] | None = None
     head: tuple[Tensor, Tensor | None] | None = None
     intermediate: list[Output] = field(default_factory=list)
+    features: tuple[Tensor, Callable[[Tensor], Tensor]] | None = None
 
 
 State = dict[str, "Tensor"]

@@ -4,9 +4,11 @@
 attention biases, tied with an output bias, Xavier. `gpt2` (Radford et al. 2019). `arrow_nano` to `arrow_xl`
 (Papadopoulos et al. 2024): GPT-2 with exact gelu, untied, library initialisation, no dropout inside the feed-forward
 layer. `gpt2_400k` to `gpt2_100M` (Goriely and Buttery 2024, 2025): GPT-2 of 256 positions, named by their size with a
-vocabulary of phonemes. `gptneox_19M`: the layout of Pythia-70m (Biderman et al. 2023) at their size. `llama_5M`: the
-layout of Llama (Touvron et al. 2023) at the size of `gpt2_5M`, from scratch; the study itself loads a pretrained
-Llama whose vocabulary is another.
+vocabulary of phonemes. `gpt2_feature`: the trunk of `gpt2_5M` between features of phonemes; it wants `features.path`,
+and the study trains it with `objective.loss: features`. Its 4,835,328 parameters are the 4,847,360 of the original less
+a table of 47 tokens that is never read there. `gptneox_19M`: the layout of Pythia-70m (Biderman et al. 2023) at their
+size. `llama_5M`: the layout of Llama (Touvron et al. 2023) at the size of `gpt2_5M`, from scratch; the study itself
+loads a pretrained Llama whose vocabulary is another.
 
 `legacy_2022` and `legacy_2022_text8` (the character transformer that the word-segmentation study began with, after
 Al-Rfou et al. 2019): a table of positions and a classifier at every layer. They go with
@@ -83,6 +85,7 @@ PRESETS: dict[str, Preset] = {
     "gpt2_25M": _phonemes(8, 8, 512),
     "gpt2_85M": _phonemes(12, 12, 768),
     "gpt2_100M": _phonemes(16, 12, 768),
+    "gpt2_feature": {**_phonemes(6, 8, 256), "features": {}},
     "gptneox_19M": {
         "n_layers": 6, "n_heads": 8, "d_model": 512, "d_ff": 2048, "norm": "pre", "residual": "parallel",
         "positions": "rotary", "rotary_share": 0.25, "activation": "gelu", "tied": False, "output_bias": False,

@@ -2,7 +2,8 @@
 
 Pre or post norm; sinusoidal, learned (once or at every layer), rotary or no positions; relu, gelu or gated
 feed-forward; tied or untied output; biases, initialisation and each dropout place chosen one by one. `preset` fills in
-the values of a published model (see `presets.py`). A value written beside `preset` wins.
+the values of a published model (see `presets.py`). A value written beside `preset` wins. With `features` tokens are
+read by the features of phonemes, and, tied, predicted by them (see `features.py`).
 
 `advance` reads a row in pieces with keys and values kept (`models/cache.py`): a new token costs one token's
 products, and attention over those before it.
@@ -20,16 +21,19 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lexarium.foundation.config import ComponentConfig, outside_identity
+from lexarium.foundation.features import VALUES, FeatureTable
 from lexarium.foundation.types import Output, State
 from lexarium.models.attention import Attention, Rule
 from lexarium.models.cache import Cache
 from lexarium.models.dropout import Dropout
+from lexarium.models.features import FeatureEmbedding
 from lexarium.models.layers import (
     Activation,
     FeedForward,
@@ -285,6 +289,8 @@ class Transformer(nn.Module):
         intermediate_outputs: bool = False
         """Every layer but the last predicts too, from its states after the final norm, by an unembedding of its own;
         needs objective.intermediate_losses."""
+        features: FeatureTable | None = None
+        """Read tokens by the features of this table in place of a vector of their own; tied, predict them so too."""
 
         @model_validator(mode="before")
         @classmethod
@@ -292,9 +298,13 @@ class Transformer(nn.Module):
             return fill_preset(values, PRESETS)
 
         @model_validator(mode="after")
-        def _several(self) -> Transformer.Config:
+        def _fits_output(self) -> Transformer.Config:
             if self.intermediate_outputs and self.n_layers == 1:
                 raise ValueError("intermediate_outputs: a model of 1 layer has none before the last")
+            if self.features and self.tied and self.output_bias:
+                raise ValueError(
+                    "output_bias: the outputs of features have none; remove it, or say tied: false"
+                )
             return self
 
         @property
@@ -302,11 +312,21 @@ class Transformer(nn.Module):
             """Layers that predict beside the last one."""
             return self.n_layers - 1 if self.intermediate_outputs else 0
 
+        @property
+        def predicts_features(self) -> bool:
+            """Whether the output has a part for every feature."""
+            return self.features is not None and self.tied
+
     def __init__(self, config: Config, vocab_size: int) -> None:
         super().__init__()
         self.config = config
         self.max_length = config.max_positions
-        self.embedding = nn.Parameter(torch.empty(vocab_size, config.d_model))
+        d, table = config.d_model, config.features
+        self.embedding: Any = (
+            FeatureEmbedding(vocab_size, table.n_slots, VALUES, d, config.norm_eps)
+            if table
+            else nn.Parameter(torch.empty(vocab_size, d))
+        )
         self.stack = Stack(config, config.n_layers, causal=True)
         unembedding = lambda tied: Unembedding(config.d_model, vocab_size, tied, config.output_bias)
         self.unembedding = unembedding(config.tied)
@@ -314,7 +334,26 @@ class Transformer(nn.Module):
 
     def initialise_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> None:
         """Fill one parameter; the generator is the parameter's own."""
-        initialise_parameter(name, parameter, generator, self.config, self.config.n_layers)
+        if self.config.initialisation == "library" and name in ("embedding.weight", "embedding.bias"):
+            uniform(parameter, generator, 1 / math.sqrt(self.embedding.weight.shape[0]))
+        else:
+            initialise_parameter(name, parameter, generator, self.config, self.config.n_layers)
+
+    def describe(self, values: np.ndarray) -> None:
+        """Take over the features of every token: values (V, slots); of a model with `features`."""
+        self.embedding.describe(values)
+
+    def _vectors(self) -> tuple[Tensor, Tensor]:
+        """(V, D) what tokens are read as, and what they are predicted by where that is tied."""
+        if isinstance(self.embedding, FeatureEmbedding):
+            return self.embedding.vectors()
+        return self.embedding, self.embedding
+
+    def _output(self, hidden: Tensor, matrix: Tensor, layers: list[Tensor] | None) -> Output:
+        output = self.unembedding.output(hidden, matrix, layers)
+        if self.config.predicts_features:
+            output.features = self.embedding.slots()
+        return output
 
     def forward(
         self,
@@ -330,16 +369,16 @@ class Transformer(nn.Module):
         layout = Layout.of(tokens, real)
         if position is None:
             position = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-        embedded = nn.functional.embedding(layout.flatten(tokens), self.embedding)
+        vectors, matrix = self._vectors()
+        embedded = nn.functional.embedding(layout.flatten(tokens), vectors)
         rule = Rule(True, segment, segment, document_ends)
         states = [] if layers is None and len(self.layer_unembeddings) else layers
         hidden = self.stack(embedded, layout, rule, position, token_key, layers=states)
-        output = self.unembedding.output(hidden, self.embedding, layers)
+        output = self._output(hidden, matrix, layers)
         for i, unembedding in enumerate(self.layer_unembeddings, start=1):
             assert states is not None
-            output.intermediate.append(
-                unembedding.output(self.stack.finish(states[i]), self.embedding, None)  # type: ignore[operator]
-            )
+            own: Any = unembedding
+            output.intermediate.append(own.output(self.stack.finish(states[i]), matrix, None))
         return output
 
     @torch.no_grad()
@@ -349,6 +388,7 @@ class Transformer(nn.Module):
         """Read further tokens (B, T), right-padded (`foundation.types.Advances`)."""
         layout = Layout.of(tokens, real)
         cache = Cache(state, layout, tokens.device)
-        embedded = nn.functional.embedding(layout.flatten(tokens), self.embedding)
+        vectors, matrix = self._vectors()
+        embedded = nn.functional.embedding(layout.flatten(tokens), vectors)
         hidden = self.stack(embedded, layout, cache.rule, cache.position, None, cache=cache)
-        return self.unembedding.output(hidden, self.embedding, None), cache.state
+        return self._output(hidden, matrix, None), cache.state

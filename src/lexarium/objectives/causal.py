@@ -11,15 +11,19 @@ layer i = 0 .. n - 2. Layer i is left out once the share of updates done, step /
 the mean is over the layers that remain; in the second half that is the last one alone. A layer left out is still
 computed and logged: its term is multiplied by 0, so all that reaches its classifier is a gradient of exactly zero
 (momentum and weight decay go on). Every program and every cohort takes this one form. Cost: one unembedding per layer.
+
+With `loss: features`, for a model that predicts tokens by their features, the term is `feature_ce`: the cross-entropy
+of every feature, averaged over features. Its scale is another; evaluations ask about tokens all the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from lexarium.foundation.config import ComponentConfig
@@ -27,6 +31,7 @@ from lexarium.foundation.types import Batch, Example, Output, Term, UserError
 from lexarium.objectives.framing import (
     Framed,
     cross_entropy_sum,
+    feature_cross_entropy_sum,
     frame,
     pad_joined,
     row_keys,
@@ -64,11 +69,21 @@ class Causal:
         intermediate_losses: int = Field(0, ge=0)
         """Layers before the last one that are trained to predict too: n_layers - 1 of a model with
         `intermediate_outputs`, else 0."""
+        loss: Literal["tokens", "features"] = "tokens"
+        """What the cross-entropy is of: the next token, or each of its features (model.features)."""
+
+        @model_validator(mode="after")
+        def _fits(self) -> Causal.Config:
+            for name in ("label_smoothing", "intermediate_losses"):
+                if self.loss == "features" and getattr(self, name):
+                    raise ValueError(f"{name} belongs to loss: tokens; leave one of them out")
+            return self
 
     def __init__(self, config: Config, tokenizer: Vocabulary) -> None:
         self.config, self.tokenizer = config, tokenizer
         self.roles = assign_roles(tokenizer, self.extra_tokens)
         self.vocab_size = self.roles.vocab_size
+        self._term = "ce" if config.loss == "tokens" else "feature_ce"
 
     @property
     def extra_tokens(self) -> tuple[str, ...]:
@@ -99,7 +114,7 @@ class Causal:
     @property
     def _terms(self) -> tuple[str, ...]:
         """Names of the loss terms: of the last layer, and of those before it in their order."""
-        return ("ce", *(f"ce.layer_{i}" for i in range(self.config.intermediate_losses)))
+        return (self._term, *(f"ce.layer_{i}" for i in range(self.config.intermediate_losses)))
 
     def coefficients(self, step: int, max_steps: int) -> dict[str, float]:
         """What each loss term counts in update number `step`: one over the layers that remain, or 0."""
@@ -141,13 +156,15 @@ class Causal:
         }
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
-        """`ce`: cross-entropy in nats; `ce.layer_i`: that of an earlier layer's own prediction."""
+        """`ce`: cross-entropy in nats; `ce.layer_i`: that of an earlier layer's own prediction; or `feature_ce`."""
+        labels, smoothing = batch.targets["labels"], self.config.label_smoothing
         if len(output.intermediate) != self.config.intermediate_losses:
             raise UserError(
                 f"objective.intermediate_losses: is {self.config.intermediate_losses}, but"
                 f" {len(output.intermediate)} layers of the model predict for themselves; make them equal"
             )
-        labels, smoothing = batch.targets["labels"], self.config.label_smoothing
+        if self.config.loss == "features":
+            return {self._term: Term(feature_cross_entropy_sum(output, labels))}
         outputs = zip(self._terms, (output, *output.intermediate), strict=True)
         return {name: Term(cross_entropy_sum(own, labels, smoothing)) for name, own in outputs}
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from lexarium.foundation.rng import mix32
-from lexarium.foundation.types import Output
+from lexarium.foundation.types import Output, UserError
 
 LARGEST_LOGITS = 1 << 25
 """Logits (tokens x vocabulary) computed in one piece; more are computed in pieces."""
@@ -135,6 +135,22 @@ def cross_entropy_sum(output: Output, labels: Tensor, smoothing: float = 0.0) ->
         for i in range(0, hidden.shape[0], rows)
     ]
     return torch.stack(parts).sum()
+
+
+def feature_cross_entropy_sum(output: Output, labels: Tensor) -> Tensor:
+    """Sum over tokens of the mean over features of the cross-entropy in nats, labels (N,); -100 is left out.
+
+    For a model whose output has logits of features (Goriely and Buttery, feature model).
+    """
+    if output.features is None:
+        raise UserError("objective.loss: features needs a model that predicts features: set model.features")
+    values, unembed = output.features
+    logits = unembed(output.hidden)
+    if logits.dtype != torch.float64:
+        logits = logits.float()
+    wanted = values[labels.clamp_min(0)].to(logits.dtype)
+    losses = -(wanted * logits.log_softmax(-1)).sum((1, 2)) / values.shape[1]
+    return losses.masked_fill(labels < 0, 0.0).sum()
 
 
 def _rows_at_once(output: Output) -> int:

@@ -17,7 +17,7 @@ from lexarium.foundation.types import Result, UserError
 from lexarium.models.build import build_model
 from lexarium.studies.run import refuse_changes
 from lexarium.studies.run_config import RunConfig, evaluation_name
-from lexarium.studies.run_files import PROVENANCE
+from lexarium.studies.run_files import PROVENANCE, Step, best_step
 from lexarium.tokens.loader import Loader
 from lexarium.tokens.prepare import open_tokenizer, prepare
 from lexarium.tokens.store import TokenStore
@@ -142,8 +142,17 @@ def _vocabulary_difference(mine: Any, theirs: Any) -> str:
 # --- trained models ---------------------------------------------------------------------------------
 
 
-def resolve_step(run: Any, step: int | None) -> int:
-    """A step that has a good checkpoint: the one asked for, or the newest."""
+def resolve_step(run: Any, step: Step) -> int:
+    """A step that has a good checkpoint: the one asked for, the best by `checkpoint.best`, or the newest."""
+    if step == "best":
+        best = run.config.checkpoint.best
+        if best is None:
+            raise UserError(
+                f"{run.path}: was trained without checkpoint.best, which says what the best step is"
+            )
+        step = best_step(run.files, best.metric, best.better)
+        if step is None:
+            raise UserError(f"{run.path}: {best.metric} was not measured yet")
     if step is None:
         found, skipped = checkpoint.newest(run.path)
         if found is None:
@@ -157,7 +166,7 @@ def resolve_step(run: Any, step: int | None) -> int:
     return step
 
 
-def load_model(run: Any, step: int | None) -> tuple[torch.nn.Module, Parts]:
+def load_model(run: Any, step: Step) -> tuple[torch.nn.Module, Parts]:
     """A run's model with a checkpoint's weights, on the CPU, and its parts."""
     step, parts = resolve_step(run, step), run.parts()
     model = build_model(run.config.model, parts.objective.vocab_size, seed=0)
@@ -165,7 +174,7 @@ def load_model(run: Any, step: int | None) -> tuple[torch.nn.Module, Parts]:
     return model.eval(), parts
 
 
-def load_scorer(run: Any, step: int | None) -> Scorer:
+def load_scorer(run: Any, step: Step) -> Scorer:
     """A scorer on a checkpoint, as the run's plan says (device, threads, precision)."""
     model, parts = load_model(run, step)
     device = choose_device(run.config.plan.device)

@@ -34,15 +34,35 @@ class MeanOver(Config):
         return self
 
 
+class BestOf(Config):
+    """The step at which another metric, which looks at `val`, was best: what early stopping would have kept."""
+
+    best_of: str
+    """`<evaluation>.<metric>`, for example `loss.val`."""
+    better: Literal["lower", "higher"] = "lower"
+
+    @model_validator(mode="after")
+    def _held_out(self) -> BestOf:
+        if "val" not in self.best_of.split("."):
+            raise ValueError(
+                f"best_of: {self.best_of!r} does not look at `val`; another split must not choose"
+            )
+        return self
+
+
 def _at(value: Any) -> Any:
     named = isinstance(value, str) and value in ("final", "best")
     step = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    if named or step or isinstance(value, MeanOver | Mapping):
+    if isinstance(value, Mapping) and "best_of" in value:
+        return BestOf.model_validate(value)
+    if named or step or isinstance(value, MeanOver | BestOf | Mapping):
         return value
-    raise ValueError("expected final, best, a step, or {mean_over: [first step, last step]}")
+    raise ValueError(
+        "expected final, best, a step, {mean_over: [first step, last step]} or {best_of: METRIC}"
+    )
 
 
-At = Annotated[Literal["final", "best"] | int | MeanOver, BeforeValidator(_at)]
+At = Annotated[Literal["final", "best"] | int | MeanOver | BestOf, BeforeValidator(_at)]
 
 
 class _Aliased(Config):
@@ -94,7 +114,8 @@ class Contrast(_Aliased):
     """A contrast of contrasts: the effect at one level of another axis less that at another, seed by seed. `expect` and
     `within` are then about that change."""
     at: At = "final"
-    """Which evaluation counts: `final`, `best`, a step, or `{mean_over: [a, b]}`."""
+    """Which evaluation counts: `final`, `best`, a step, `{mean_over: [a, b]}`, or `{best_of: METRIC, better: lower}`:
+    the step at which another metric was best."""
     where: dict[str, Level] = {}
     """Levels of other axes; an axis left out gives one contrast per level."""
     paired: bool | None = None

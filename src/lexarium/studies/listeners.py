@@ -14,7 +14,7 @@ from collections.abc import Callable
 from lexarium.foundation.lock import Lock
 from lexarium.foundation.types import UserError
 from lexarium.studies.run_config import StopConfig
-from lexarium.studies.run_files import METRICS, TIMING, RunFiles
+from lexarium.studies.run_files import METRICS, TIMING, RunFiles, best_step
 from lexarium.training import checkpoint
 from lexarium.training.checkpoint import CheckpointConfig
 from lexarium.training.parallel import World
@@ -161,7 +161,7 @@ class Saver:
         """Save when due; never asks to stop."""
         old = self.config.minutes > 0 and time.monotonic() - self._time > 60 * self.config.minutes
         step, rolling = trainer.step, self.config.rolling
-        due = bool(rolling and step and step % rolling == 0)
+        due = bool(rolling and step and step % rolling == 0) or self._best() == step
         if (
             self.world.any(old, trainer.program.device)
             or due
@@ -176,9 +176,14 @@ class Saver:
         if self.world.main and not path.exists():
             program = trainer.program
             checkpoint.write(path, program.step.model, program.optimizer, trainer.state(), self.lock.check)
-            checkpoint.prune(self.files.path, self.config, trainer.max_steps)
+            checkpoint.prune(self.files.path, self.config, trainer.max_steps, self._best())
         self._time = time.monotonic()
         self.world.barrier()
+
+    def _best(self) -> int | None:
+        """The step at which the metric of `checkpoint.best` was best so far: on every rank, for `Evaluator` waits."""
+        best = self.config.best
+        return best_step(self.files, best.metric, best.better) if best else None
 
 
 class Stopper:

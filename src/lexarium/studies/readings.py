@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lexarium.studies.contrasts import At, MeanOver
+from lexarium.studies.contrasts import At, BestOf, MeanOver
 from lexarium.studies.results import RunRow, Table
 
 
@@ -21,6 +21,8 @@ def at_text(at: At) -> str:
         return "at the end of training"
     if at == "best":
         return "best over training, chosen on this metric itself"
+    if isinstance(at, BestOf):
+        return f"at the step with the best {at.best_of}"
     if isinstance(at, MeanOver):
         return f"mean over steps {at.mean_over[0]:,} to {at.mean_over[1]:,}"
     return f"at step {at:,}"
@@ -28,7 +30,7 @@ def at_text(at: At) -> str:
 
 def reading(run: RunRow, metric: str, at: At, better: str = "none") -> tuple[float, int] | str:
     """(value, step) of a metric of one run, or the sentence that says why there is none."""
-    if at in ("final", "best") or isinstance(at, MeanOver):
+    if at in ("final", "best") or isinstance(at, MeanOver | BestOf):
         if run.state == "waiting":
             return "the run has not started"
         past_window = isinstance(at, MeanOver) and run.step >= at.mean_over[1]
@@ -39,6 +41,11 @@ def reading(run: RunRow, metric: str, at: At, better: str = "none") -> tuple[flo
     curve = run.curves.get(metric)
     if not curve:
         return "this metric was not measured" if run.curves else "the run has no evaluations"
+    if isinstance(at, BestOf):
+        chosen = reading(run, at.best_of, "best", at.better)
+        if isinstance(chosen, str):
+            return f"{at.best_of}, which chooses the step: {chosen}"
+        at = chosen[1]
     if isinstance(at, MeanOver):
         low, high = at.mean_over
         inside = [(step, value) for step, value in curve if low <= step <= high]
@@ -95,4 +102,4 @@ def gather(
 
 def plain_at(at: At) -> Any:
     """`at` as plain data."""
-    return at.model_dump(mode="json") if isinstance(at, MeanOver) else at
+    return at.model_dump(mode="json") if isinstance(at, MeanOver | BestOf) else at

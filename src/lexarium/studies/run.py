@@ -45,7 +45,7 @@ from lexarium.studies.run_config import (
     evaluation_identity,
     evaluation_name,
 )
-from lexarium.studies.run_files import CONFIG, DONE, FAILED, PREEMPTED, PROVENANCE, RUNNING, RunFiles
+from lexarium.studies.run_files import CONFIG, DONE, FAILED, PREEMPTED, PROVENANCE, RUNNING, RunFiles, Step
 
 Say = Callable[[str], None]
 STORES = "stores"
@@ -129,13 +129,13 @@ class Run:
 
         return Parts(self.config, stores_dir(self.runs_dir), self.path, say)
 
-    def model(self, step: int | None = None) -> Any:
+    def model(self, step: Step = None) -> Any:
         """The model with the weights of a checkpoint (the newest by default), on the CPU."""
         from lexarium.studies.assembly import load_model
 
         return load_model(self, step)[0]
 
-    def scorer(self, step: int | None = None) -> Any:
+    def scorer(self, step: Step = None) -> Any:
         """A scorer on the weights of a checkpoint (the newest by default). Needs no token store."""
         from lexarium.studies.assembly import load_scorer
 
@@ -152,7 +152,11 @@ class Run:
         raise UserError(f"{self.path}: has no evaluation {name!r} (it has: {known})")
 
     def evaluate(
-        self, config: Any, step: int | None = None, save: bool = True, say: Say = lambda message: None
+        self,
+        config: Any,
+        step: Step = None,
+        save: bool = True,
+        say: Say = lambda message: None,
     ) -> tuple[int, Result]:
         """Evaluate a checkpoint; (its step, the result). With `save` the result joins the run's others."""
         from lexarium.studies.assembly import evaluate, load_scorer, resolve_step

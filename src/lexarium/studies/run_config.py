@@ -8,6 +8,7 @@ anything is built. `Identity` names the run: two configs with the same science h
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +20,7 @@ from pydantic import Field, field_validator, model_validator
 from lexarium.foundation import registry, rng
 from lexarium.foundation.config import ComponentConfig, Config, component, identity, outside_identity
 from lexarium.foundation.files import sha256_file, sha256_json
-from lexarium.foundation.types import Incompatible
+from lexarium.foundation.types import Incompatible, UserError
 from lexarium.tokens.prepare import corpus_identity, tokenizer_identity
 from lexarium.tokens.store import ViewConfig
 from lexarium.training.checkpoint import CheckpointConfig
@@ -129,8 +130,11 @@ def splits_of(evaluation: Any) -> tuple[str, ...]:
 
 def evaluation_identity(config: Any) -> dict[str, Any]:
     """What an evaluation measures: its type, version and options, but not when it runs or what it is called."""
-    version = registry.find("evaluation", config.type).version
-    asked = {"type": config.type.rpartition(":")[2], "version": version, **identity(config)}
+    cls: Any = registry.find("evaluation", config.type)
+    asked = {"type": config.type.rpartition(":")[2], "version": cls.version, **identity(config)}
+    if hasattr(cls, "content"):  # of the files that its options name
+        with contextlib.suppress(UserError):  # they are told missing when it is built
+            asked["content"] = cls.content(config)
     data = getattr(config, "data", None)
     if isinstance(data, str) and Path(data).expanduser().is_file():
         asked["data_sha256"] = sha256_file(Path(data).expanduser())
@@ -235,6 +239,13 @@ def check(config: RunConfig) -> None:
             f"objective.intermediate_losses: is {taken}, but {given} layers of model {config.model.type!r} predict"
             f" beside the last one (model.intermediate_outputs, model.n_layers); set it to {given}"
         )
+    if getattr(config.objective, "loss", "") == "features" and not getattr(
+        config.model, "predicts_features", False
+    ):
+        raise Incompatible(
+            f"objective.loss: features, and model {config.model.type!r} as it is set does not predict features; set"
+            " model.features (and tied: true), for example by preset gpt2_feature"
+        )
     _check_direction(config, objective)
     _check_length(config)
     _check_evaluations(config, objective)
@@ -327,14 +338,22 @@ def _check_evaluations(config: RunConfig, objective: Any) -> None:
                 f" {config.objective.type!r} cannot answer (it answers: {', '.join(sorted(objective.answers))})"
             )
         _check_windows(config, cls, evaluation, objective)
+        if getattr(cls, "whole_texts", False) and "source" in objective.produces:
+            raise Incompatible(
+                f"evaluation {evaluation_name(evaluation)!r} scores whole texts, and objective"
+                f" {config.objective.type!r} predicts only what follows its source"
+            )
         directions = getattr(cls, "directions", None)
         if directions and config.direction.type not in directions:
             raise Incompatible(
                 f"evaluation {evaluation.type!r} needs direction {' or '.join(directions)},"
                 f" found {config.direction.type!r}"
             )
+    named = dict(zip(names, config.evaluations, strict=True))
     if config.stop_when:
-        _check_stop(config.stop_when, dict(zip(names, config.evaluations, strict=True)))
+        _check_chooser("stop_when", config.stop_when.metric, named)
+    if config.checkpoint.best:
+        _check_chooser("checkpoint.best", config.checkpoint.best.metric, named)
 
 
 def _check_windows(config: RunConfig, cls: Any, evaluation: Any, objective: Any) -> None:
@@ -367,21 +386,22 @@ def _check_windows(config: RunConfig, cls: Any, evaluation: Any, objective: Any)
         )
 
 
-def _check_stop(stop: StopConfig, evaluations: dict[str, Any]) -> None:
-    evaluation, _, metric = stop.metric.partition(".")
+def _check_chooser(key: str, chooser: str, evaluations: dict[str, Any]) -> None:
+    """A metric that chooses looks at `val`, during training."""
+    evaluation, _, metric = chooser.partition(".")
     names = list(evaluations)
     if evaluation not in names:
         raise Incompatible(
-            f"stop_when.metric: no evaluation is named {evaluation!r} (evaluations: {', '.join(names) or 'none'})"
+            f"{key}.metric: no evaluation is named {evaluation!r} (evaluations: {', '.join(names) or 'none'})"
         )
     if metric.split(".")[0] != "val":
         raise Incompatible(
-            f"stop_when.metric: {stop.metric!r} does not look at `val`; choosing by any other split would"
+            f"{key}.metric: {chooser!r} does not look at `val`; choosing by any other split would"
             " spoil it as a test"
         )
     if not evaluations[evaluation].every and not evaluations[evaluation].at:
         raise Incompatible(
-            f"stop_when.metric: evaluation {evaluation!r} runs after the last step only; set its `every` or `at`"
+            f"{key}.metric: evaluation {evaluation!r} runs after the last step only; set its `every` or `at`"
         )
 
 

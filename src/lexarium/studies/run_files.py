@@ -14,11 +14,12 @@ This file imports neither torch nor scipy: `study status`, `show` and `report` r
 from __future__ import annotations
 
 import itertools
+import math
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -38,6 +39,10 @@ from lexarium.foundation.types import Result, UserError
 CONFIG, PLAN, PROVENANCE, STATUS = "config.yaml", "plan.json", "provenance.json", "status.json"
 METRICS, TIMING, EVENTS = "metrics.jsonl", "timing.jsonl", "events.jsonl"
 RUNNING, PREEMPTED, FAILED, DONE, WAITING = "running", "preempted", "failed", "done", "waiting"
+
+
+Step = int | Literal["best"] | None
+"""A checkpoint: of a step, of the best step by `checkpoint.best`, or the newest."""
 
 
 class RunFiles:
@@ -227,3 +232,15 @@ def state_of(path: Path, max_steps: int | None = None) -> dict[str, Any]:
             found |= {"state": PREEMPTED, "message": "the process that trained it is gone"}
     found["max_steps"] = found.get("max_steps") or max_steps
     return {**empty, **found}
+
+
+def best_step(files: RunFiles, metric: str, better: str) -> int | None:
+    """The first step at which `<evaluation>.<metric>` was best, of those evaluated; None where none was."""
+    evaluation, _, name = metric.partition(".")
+    sign = 1 if better == "lower" else -1
+    found = [
+        (sign * float(metrics[name]), step)
+        for this, step, metrics in files.evaluations()
+        if this == evaluation and math.isfinite(float(metrics.get(name, "nan")))
+    ]
+    return min(found)[1] if found else None

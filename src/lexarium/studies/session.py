@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lexarium.evaluations.scorer import Scorer
+from lexarium.foundation.features import describe
 from lexarium.foundation.files import read_json, write_json
 from lexarium.models.build import build_model
 from lexarium.models.dropout import uses_dropout
@@ -264,6 +265,8 @@ def build_trainer(
     model = build_model(config.model, parts.objective.vocab_size, config.factor_seed("init"))
     if fresh:
         make("start", config.start).load(model)
+    for remark in describe(model, parts.tokenizer, parts.objective.roles, fresh):
+        say(remark)
     model = model.to(device)
     freeze(model, config.train.parameters)
     if config.plan.recompute:

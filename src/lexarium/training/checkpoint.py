@@ -5,7 +5,7 @@
 Tensors are safetensors, the rest JSON; loading executes nothing. There is no random state to save. The
 manifest (size and sha256 of every file) is written last and the directory renamed into place. `newest`
 returns the newest checkpoint whose files verify and names those it skipped. Permanent checkpoints (every
-N steps, or at listed steps) stay; of the others the newest `keep` stay.
+N steps, or at listed steps) stay; of the others the newest `keep` stay, and the one at which a metric was best.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -26,6 +26,14 @@ from lexarium.foundation.files import Damaged, Directory, dumps, read_verified, 
 from lexarium.foundation.types import UserError
 
 FORMAT = 1
+
+
+class BestConfig(Config):
+    """A metric on `val` whose best evaluation so far is worth a checkpoint."""
+
+    metric: str
+    """`<evaluation>.<metric>`, for example `loss.val`."""
+    better: Literal["lower", "higher"] = "lower"
 
 
 class CheckpointConfig(Config):
@@ -43,6 +51,8 @@ class CheckpointConfig(Config):
     """Rolling checkpoint after so many minutes, too; 0 = none. The last step is always saved."""
     keep: int = outside_identity(1, ge=1)
     """Rolling checkpoints kept."""
+    best: BestConfig | None = outside_identity(None)
+    """Keep the checkpoint at which a metric was best, too; `--step best` asks for it."""
 
     def permanent(self, step: int, max_steps: int) -> bool:
         """Whether the checkpoint of a step is kept for good."""
@@ -197,8 +207,8 @@ def newest(run: Path) -> tuple[int | None, list[str]]:
     return None, skipped
 
 
-def prune(run: Path, config: CheckpointConfig, max_steps: int) -> None:
-    """Delete rolling checkpoints beyond the newest `keep`."""
-    rolling = [s for s in steps(run) if not config.permanent(s, max_steps)]
+def prune(run: Path, config: CheckpointConfig, max_steps: int, best: int | None = None) -> None:
+    """Delete rolling checkpoints beyond the newest `keep`; that of the step `best` stays."""
+    rolling = [s for s in steps(run) if not config.permanent(s, max_steps) and s != best]
     for step in rolling[: -config.keep]:
         shutil.rmtree(directory(run, step), ignore_errors=True)

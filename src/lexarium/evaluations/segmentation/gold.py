@@ -30,6 +30,8 @@ def gold_stream(data: EvaluationData, split: str, limit: int = 0, *, asks: str) 
             " use corpus utterances, or another with that channel"
         )
     n = min(len(view), limit or len(view))
+    if not n:
+        raise UserError(f"evaluation {asks}: split {split!r} has no utterance")
     for i in range(n):
         starts = view.channel(CHANNEL, i)
         fields = view.split.fields

@@ -1,0 +1,113 @@
+"""The checkpoint of the best evaluation: kept, found again by name, and the step that a contrast reads."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from builders import tiny_run
+from lexarium.foundation.types import UserError
+from lexarium.studies.compare import Contrast
+from lexarium.studies.readings import at_text, reading
+from lexarium.studies.results import RunRow
+from lexarium.studies.run_config import Incompatible
+from lexarium.studies.run_files import best_step
+from lexarium.training import checkpoint
+
+LOSS = {"type": "loss", "splits": ["val"], "every": 3}
+
+
+def run_with(tmp_path: Path, best: dict[str, Any] | None, **more: Any) -> Any:
+    """A run that evaluates every third step and keeps no other checkpoint but its last."""
+    options: dict[str, Any] = {
+        "evaluations": [LOSS],
+        "checkpoint": {"best": best, "minutes": 0, "every": 0, "at": []},
+    }
+    return tiny_run(tmp_path, **{**options, **more})
+
+
+def curve(run: Any) -> dict[int, float]:
+    return {step: metrics["val"] for _, step, metrics in run.files.evaluations()}
+
+
+@pytest.mark.parametrize("better", ["lower", "higher"])
+def test_the_best_checkpoint_is_kept_and_asked_for_by_name(tmp_path: Path, better: str) -> None:
+    run = run_with(tmp_path, {"metric": "loss.val", "better": better})
+    assert run.train() == "done"
+    values = curve(run)
+    choose = min if better == "lower" else max
+    best = choose(
+        values, key=lambda step: (values[step], step) if better == "lower" else (values[step], -step)
+    )
+    last = max(values)
+    assert len(set(values.values())) > 2
+    kept = set(checkpoint.steps(run.path))
+    assert {best, last} <= kept and len(kept - {best, last}) <= 1, "one that was best before may roll on"
+    assert run.evaluate(run.evaluation("loss"), "best", save=False)[0] == best
+    found = run.evaluate(run.evaluation("loss"), "best", save=False)[1].metrics["val"]
+    assert found == values[best]
+
+
+def test_without_best_only_the_last_is_kept_and_best_is_refused(tmp_path: Path) -> None:
+    run = run_with(tmp_path, None)
+    run.train()
+    assert checkpoint.steps(run.path) == [max(curve(run))]
+    with pytest.raises(UserError, match=r"was trained without checkpoint\.best"):
+        run.scorer("best")
+
+
+def test_training_is_the_same_with_and_without(tmp_path: Path) -> None:
+    one, other = run_with(tmp_path / "a", {"metric": "loss.val"}), run_with(tmp_path / "b", None)
+    assert one.path.name == other.path.name, "it is no part of the identity"
+    one.train()
+    other.train()
+    assert curve(one) == curve(other)
+
+
+@pytest.mark.parametrize(
+    ("metric", "evaluations", "told"),
+    [
+        ("los.val", [LOSS], "no evaluation is named 'los'"),
+        ("loss.ood", [LOSS], "does not look at `val`"),
+        ("loss.val", [{"type": "loss", "splits": ["val"]}], "runs after the last step only"),
+    ],
+)
+def test_what_cannot_choose_is_refused(
+    tmp_path: Path, metric: str, evaluations: list[dict[str, Any]], told: str
+) -> None:
+    with pytest.raises(Incompatible, match=rf"checkpoint\.best\.metric: .*{told}"):
+        run_with(tmp_path, {"metric": metric}, evaluations=evaluations)
+
+
+class Files:
+    def __init__(self, values: dict[int, float]) -> None:
+        self.values = values
+
+    def evaluations(self) -> Any:
+        return [("loss", step, {"val": value}) for step, value in self.values.items()]
+
+
+def test_numbers_that_are_none_do_not_choose_and_a_tie_goes_to_the_first() -> None:
+    files: Any = Files({0: math.nan, 3: 2.0, 6: 1.0, 9: 1.0, 12: math.inf})
+    assert best_step(files, "loss.val", "lower") == 6
+    assert best_step(files, "loss.val", "higher") == 3
+    assert best_step(files, "loss.other", "lower") is None
+    assert best_step(files, "cuts.val", "lower") is None
+
+
+def test_a_contrast_reads_another_metric_at_the_step_that_val_chose() -> None:
+    curves = {"loss.val": [(0, 3.0), (5, 1.0), (9, 2.0)], "cuts.val.f": [(0, 0.1), (5, 0.6), (9, 0.9)]}
+    run = RunRow("r", "d", {}, 1, "done", 9, 9, "", {}, curves)
+    contrast = Contrast.model_validate(
+        {"metric": "cuts.val.f", "axis": "a", "from": "x", "to": "y", "at": {"best_of": "loss.val"}}
+    )
+    assert reading(run, "cuts.val.f", contrast.at) == (0.6, 5)
+    assert at_text(contrast.at) == "at the step with the best loss.val"
+    assert Contrast.model_validate(contrast.model_dump(mode="json", by_alias=True)) == contrast
+    assert "which chooses the step" in str(reading(run, "cuts.val.f", type(contrast.at)(best_of="other.val")))
+    with pytest.raises(ValidationError, match="does not look at `val`"):
+        type(contrast.at)(best_of="loss.ood")  # type: ignore[call-arg]
