@@ -16,6 +16,7 @@ Al-Rfou et al. 2019): a table of positions and a classifier at every layer. They
     objective: {type: causal, bos: false, eos: false, intermediate_losses: 11}
     packing: {type: windows, seq_len: 128}                     (512 for text8)
     optimizer: {type: sgd, lr: 0.003, momentum: 0.99}
+    schedule: {type: constant}
     train: {epochs: 500, global_batch_size: 16}                (128 for text8)
 
 and were trained from seed 32. What is published leaves open, and is chosen here: a layer's classifier reads its states
