@@ -24,6 +24,11 @@ STACK = {"preset": "hierarchical_generalization", "n_layers": 1, "d_model": 16, 
 TRANSFORMER = {"type": "transformer", **STACK}
 RECURRENT = {"type": "recurrent", "cell": "lstm", "n_layers": 1, "d_model": 16, "dropout": 0.1}
 ENCODER_DECODER = {"type": "encoder_decoder", **STACK}
+LAYERED: dict[str, Any] = {
+    "model": {"type": "transformer", "preset": "legacy_2022", "n_layers": 3, "d_model": 16, "n_heads": 2, "d_ff": 32, "max_positions": 600},
+    "objective": {"type": "causal", "intermediate_losses": 2},
+}  # fmt: skip
+"""Every layer predicts; of 12 steps layer 0 is left out from step 3 on, and layer 1 from step 5 on."""
 
 TINY: dict[str, Any] = {
     "corpus": CORPUS,

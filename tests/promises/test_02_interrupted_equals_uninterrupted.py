@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.builders import ENCODER_DECODER, RECURRENT, TRANSFORMER, record, tiny_run
+from tests.builders import ENCODER_DECODER, LAYERED, RECURRENT, TRANSFORMER, record, tiny_run
 
 from lexarium.evaluations.scorer import Scorer
 from lexarium.foundation.files import Directory
@@ -33,6 +33,7 @@ ARMS: dict[str, dict[str, Any]] = {
         "plan": {"device": "cpu", "workers": 2},
         "optimizer": {"type": "sgd", "lr": 0.05, "momentum": 0.9},
     },
+    "losses of layers": {**LAYERED, "optimizer": {"type": "sgd", "lr": 0.05, "momentum": 0.9}},
     "12 steps by epochs": {
         "model": TRANSFORMER,
         "train": {"max_steps": None, "epochs": 2.5},

@@ -572,7 +572,7 @@ def test_an_objective_reads_its_options(spy: Spy, name: str) -> None:
 def test_a_model_reads_its_options(spy: Spy, name: str) -> None:
     cls = registry.find("model", name)
     small = {"n_layers": 1, "d_model": 8, **({"n_heads": 2} if "n_heads" in cls.Config.model_fields else {})}
-    others = ({"norm_type": "rms"}, {"positions": "rotary"})
+    others = ({"norm_type": "rms"}, {"positions": "rotary"}, {"positions": "learned_per_layer"})
     for more in ({}, *(o for o in others if set(o) <= set(cls.Config.model_fields))):
         model = build_model(cls.Config(**small, **more), 7, seed=1)
         rows = torch.ones(1, 3, dtype=torch.int64)

@@ -18,7 +18,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.numpy import load_file
-from tests.builders import ENCODER_DECODER, TRANSFORMER, checkpoint_record, log_record, tiny_config, tiny_run
+from tests.builders import (
+    ENCODER_DECODER,
+    LAYERED,
+    TRANSFORMER,
+    checkpoint_record,
+    log_record,
+    tiny_config,
+    tiny_run,
+)
 
 from lexarium.models.build import template_of
 from lexarium.studies import cohorts
@@ -58,6 +66,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "rotary, windows": {"model": ROTARY, "packing": {"type": "windows", "seq_len": 24}},
     "documents kept apart": {"model": GPT2, "packing": {"type": "windows", "seq_len": 30}, "objective": {"type": "causal", "document_mask": True}},
     "encoder and decoder": {"model": ENCODER_DECODER, "objective": {"type": "seq2seq"}},
+    "losses of layers": LAYERED,
     "features of letters": FEATURES_OF_LETTERS,
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.builders import ENCODER_DECODER, TRANSFORMER, record, tiny_config, tiny_run
+from tests.builders import ENCODER_DECODER, LAYERED, TRANSFORMER, record, tiny_config, tiny_run
 
 from lexarium.foundation.types import Batch, NonFinite, UserError
 from lexarium.studies.session import build_trainer
@@ -37,6 +37,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "windows": {"model": TRANSFORMER, "packing": {"type": "windows", "seq_len": 24}},
     "encoder and decoder": {"model": ENCODER_DECODER, "objective": {"type": "seq2seq"}},
     "recurrent": {"model": {"type": "recurrent", "cell": "gru", "n_layers": 2, "d_model": 16, "dropout": 0.2}},
+    "losses of layers": LAYERED,
     "features of letters": FEATURES_OF_LETTERS,
     "sgd": {"optimizer": {"type": "sgd", "lr": 0.1, "momentum": 0.9}},
 }  # fmt: skip
@@ -82,18 +83,26 @@ def test_captured_equals_eager(arm: str, tmp_path: Path) -> None:
     check_equal(trainer(tmp_path, "eager", **ARMS[arm]), trainer(tmp_path, "captured", **ARMS[arm]), 1e-7)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("backend", "arm"),
+    [
+        ("aot_eager", "documents"),
+        ("aot_eager", "losses of layers"),
+        pytest.param("inductor", "documents", marks=pytest.mark.slow),
+    ],
+)
 def test_compiled_equals_eager_for_all_shapes_with_one_program(
-    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: str, arm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Documents of many lengths, dropout on: no recompilation after the first batch. Generating code takes a minute,
-    so that the default suite stops before it."""
+    """Documents of many lengths, dropout on, layers that are left out: no recompilation after the first batch. Generating
+    code takes a minute, so that the default suite stops before it."""
     from torch._dynamo.utils import counters
 
     monkeypatch.setattr(program, "BACKEND", backend)
     torch._dynamo.reset()
     counters.clear()
-    check_equal(trainer(tmp_path, "eager", torch.float32), trainer(tmp_path, "compiled", torch.float32), 2e-5)
+    kinds = [trainer(tmp_path, kind, torch.float32, **ARMS[arm]) for kind in ("eager", "compiled")]
+    check_equal(*kinds, 2e-5)
     assert counters["stats"]["unique_graphs"] == 1, dict(counters["stats"])
     assert not counters["graph_break"]
 

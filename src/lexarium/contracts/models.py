@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -242,6 +243,20 @@ class Objectives:
             total = sum(p.get(name, 0.0) for p in parts)
             need(abs(total - weight) < 1e-6, f"{name}: micro-batches weigh {total}, the whole batch {weight}")
 
+    def coefficients(self) -> str:
+        """Terms that count differently in the course of training."""
+        o = self.objective
+        if not hasattr(o, "coefficients"):
+            return "not tested: terms count the same in every step"
+        names = set(o.collate(self.examples).weights)
+        for step in range(10):
+            given = o.coefficients(step, 10)
+            need(set(given) <= names, f"coefficients for {sorted(set(given) - names)}, which are no terms")
+            right = all(math.isfinite(value) for value in given.values())
+            need(right, f"coefficients of step {step} are not finite: {given}")
+            need(any(given.get(name, 1.0) for name in names), f"no term counts in step {step} of 10")
+        return ""
+
     def gradients(self) -> str:
         """And so do their gradients."""
         o = self.objective
@@ -299,6 +314,7 @@ def objectives(cls: Any, config: Any) -> Iterator[Test]:
     yield "gives the inputs it declares", c.declared
     yield "extra tokens follow the base vocabulary", c.extra_tokens
     yield "weights of micro-batches add up", c.weights
+    yield "`coefficients`: finite numbers for its terms", c.coefficients
     yield "gradients of micro-batches add up", c.gradients
     yield "`scored` names a place for every target", c.scored
     yield "`read` asks a trained model", c.read

@@ -11,7 +11,7 @@ Inputs of a model are a closed list, documented once in `INPUTS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -159,6 +159,8 @@ class Batch:
     """Model inputs (see `INPUTS`), targets, and the weight of every loss term.
 
     weights: term name -> this batch's share of the term's denominator (usually a token count).
+    coefficients: term name -> what the term counts in this step, where that changes in the course of training; 1 for
+    terms left out. The same for every micro-batch and process of a step.
     """
 
     inputs: dict[str, Tensor]
@@ -166,11 +168,12 @@ class Batch:
     weights: dict[str, float]
     examples: tuple[int, ...] = ()
     n_tokens: int = 0
+    coefficients: Mapping[str, float] = field(default_factory=dict)
 
     def to(self, device: Any) -> Batch:
         """The same batch on another device."""
         move = lambda tensors: {k: v.to(device, non_blocking=True) for k, v in tensors.items()}
-        return Batch(move(self.inputs), move(self.targets), self.weights, self.examples, self.n_tokens)
+        return replace(self, inputs=move(self.inputs), targets=move(self.targets))
 
 
 @dataclass(slots=True)
@@ -182,8 +185,10 @@ class Output:
     vocabulary are never held at once. head: the matrix (V, D) and bias (V,) or None of an `unembed` that is one
     linear map, from which the loss of a large vocabulary has its gradients without computing logits twice.
     `terms` are loss terms of the model's own (a gate penalty).
-    `layers` holds per-layer hidden states, only when asked for. `features`, of a model that predicts tokens by their
-    features: the values (V, S, C) of every token, one-hot, and the way (n, D) -> (n, S, C) to the features' logits.
+    `layers` holds per-layer hidden states, only when asked for. `intermediate` holds what layers before the last one
+    predict through unembeddings of their own, in the order of the layers; questions are answered without it.
+    `features`, of a model that predicts tokens by their features: the values (V, S, C) of every token, one-hot, and the
+    way (n, D) -> (n, S, C) to the features' logits.
     """
 
     hidden: Tensor
@@ -191,6 +196,7 @@ class Output:
     terms: dict[str, Term] = field(default_factory=dict)
     layers: list[Tensor] | None = None
     head: tuple[Tensor, Tensor | None] | None = None
+    intermediate: list[Output] = field(default_factory=list)
     features: tuple[Tensor, Callable[[Tensor], Tensor]] | None = None
 
 
@@ -221,7 +227,8 @@ class Advances(Protocol):
 @dataclass(slots=True)
 class Term:
     """One named part of a loss. The loss of a step is the sum over terms of coefficient * sum / weight, with the
-    term's weight in `Batch.weights` summed over the whole global batch.
+    term's weight in `Batch.weights` summed over the whole global batch. `Batch.coefficients` multiplies a term once
+    more.
 
     A `per_step` term has no weight: it is a property of the weights or of the whole step (a gate penalty). Its
     mean over the step's forward passes is added once, however many micro-batches and processes there are.

@@ -9,6 +9,19 @@ and the study trains it with `objective.loss: features`. Its 4,835,328 parameter
 a table of 47 tokens that is never read there. `gptneox_19M`: the layout of Pythia-70m (Biderman et al. 2023) at their
 size. `llama_5M`: the layout of Llama (Touvron et al. 2023) at the size of `gpt2_5M`, from scratch; the study itself
 loads a pretrained Llama whose vocabulary is another.
+
+`legacy_2022` and `legacy_2022_text8` (the character transformer that the word-segmentation study began with, after
+Al-Rfou et al. 2019): a table of positions and a classifier at every layer. They go with
+
+    objective: {type: causal, bos: false, eos: false, intermediate_losses: 11}
+    packing: {type: windows, seq_len: 128}                     (512 for text8)
+    optimizer: {type: sgd, lr: 0.003, momentum: 0.99}
+    schedule: {type: constant}
+    train: {epochs: 500, global_batch_size: 16}                (128 for text8)
+
+and were trained from seed 32. What is published leaves open, and is chosen here: a layer's classifier reads its states
+after the model's one final norm; initial values are those of torch.nn, so tables of positions are N(0, 1); nothing is
+dropped between the embeddings and the first layer.
 """
 
 from __future__ import annotations
@@ -33,6 +46,15 @@ def _phonemes(n_layers: int, n_heads: int, d_model: int) -> Preset:
         "n_layers": n_layers, "n_heads": n_heads, "d_model": d_model, "norm": "pre", "positions": "learned",
         "activation": "gelu_tanh", "tied": True, "output_bias": False, "attention_bias": True, "embedding_scale": False,
         "initialisation": "gpt2", "dropout": 0.1, "feed_forward_dropout": 0.0, "max_positions": 256,
+    }  # fmt: skip
+
+
+def _legacy(d_model: int, d_ff: int, dropout: float, max_positions: int) -> Preset:
+    return {
+        "n_layers": 12, "n_heads": 8, "d_model": d_model, "d_ff": d_ff, "norm": "pre", "positions": "learned_per_layer",
+        "activation": "relu", "tied": False, "output_bias": True, "attention_bias": True, "embedding_scale": True,
+        "initialisation": "library", "dropout": dropout, "embedding_dropout": 0.0, "max_positions": max_positions,
+        "intermediate_outputs": True,
     }  # fmt: skip
 
 
@@ -77,4 +99,6 @@ PRESETS: dict[str, Preset] = {
         "attention_bias": False, "embedding_scale": False, "initialisation": "gpt2", "dropout": 0.0,
         "max_positions": 256,
     },
+    "legacy_2022": _legacy(128, 1024, 0.1, 128),
+    "legacy_2022_text8": _legacy(512, 2048, 0.2, 512),
 }  # fmt: skip

@@ -1,12 +1,16 @@
 """The transformer language model: one decoder stack with everything that distinguishes the studies as options.
 
-Pre or post norm; sinusoidal, learned, rotary or no positions; relu, gelu or gated feed-forward; tied or
-untied output; biases, initialisation and each dropout place chosen one by one. `preset` fills in the values of a
-published model (see `presets.py`). A value written beside `preset` wins. With `features` tokens are read by the
-features of phonemes, and, tied, predicted by them (see `features.py`).
+Pre or post norm; sinusoidal, learned (once or at every layer), rotary or no positions; relu, gelu or gated
+feed-forward; tied or untied output; biases, initialisation and each dropout place chosen one by one. `preset` fills in
+the values of a published model (see `presets.py`). A value written beside `preset` wins. With `features` tokens are
+read by the features of phonemes, and, tied, predicted by them (see `features.py`).
 
 `advance` reads a row in pieces with keys and values kept (`models/cache.py`): a new token costs one token's
 products, and attention over those before it.
+
+With `intermediate_outputs` every layer but the last predicts too, through an unembedding of its own (Al-Rfou et al.
+2019): `Output.intermediate`, for an objective that trains these. Their cost is a norm of every layer's states, and
+what the objective makes of them; a question is answered by the last layer alone.
 
 Without dropout and with it, the results on padded rows, on flat real tokens and on packed rows are equal
 to rounding. The model knows no loss, file or device.
@@ -59,7 +63,9 @@ class StackConfig(ComponentConfig):
     norm_eps: float = Field(1e-5, gt=0)
     norm_bias: bool = True
     """Bias of layer norms (RMS norms have none)."""
-    positions: Literal["sinusoidal", "learned", "rotary", "none"] = "sinusoidal"
+    positions: Literal["sinusoidal", "learned", "learned_per_layer", "rotary", "none"] = "sinusoidal"
+    """learned_per_layer: every layer adds a table of its own to what it reads (Al-Rfou et al. 2019), after
+    `embedding_dropout`."""
     rotary_share: float = Field(1.0, gt=0, le=1)
     """Share of a head's width that rotary positions turn; the rest knows no position."""
     residual: Literal["sequential", "parallel"] = "sequential"
@@ -129,6 +135,8 @@ class Block(nn.Module):
             c.d_model, c.d_ff or 4 * c.d_model, c.activation, c.feed_forward_bias, c.rate("feed_forward")
         )
         self.feed_forward_norm = norm()
+        own = c.positions == "learned_per_layer"
+        self.position_embedding = nn.Parameter(torch.empty(c.max_positions, c.d_model)) if own else None
         self.attention_residual = Dropout(c.rate("residual"))
         self.cross_residual = Dropout(c.rate("residual")) if cross else None
         self.feed_forward_residual = Dropout(c.rate("residual"))
@@ -209,6 +217,9 @@ class Stack(nn.Module):
                 layers.append(x)
             if cache is not None:
                 cache.layer = i
+            table: Any = block.position_embedding
+            if table is not None:
+                x = x + table[flat_position]
             arguments = (x, layout, rule, rotation, key, flat_key, memory, cache)
             if (
                 self.recompute and torch.is_grad_enabled()
@@ -218,6 +229,10 @@ class Stack(nn.Module):
                 x = block(*arguments)
         if layers is not None:
             layers.append(x)
+        return self.finish(x)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """(N, D) -> (N, D): the states of a layer as an unembedding reads them."""
         return x if self.final_norm is None else self.final_norm(x)
 
 
@@ -271,6 +286,9 @@ class Transformer(nn.Module):
         preset: str | None = outside_identity(None)
         """Fill in a published model's values; those written beside it win."""
         n_layers: int = Field(6, gt=0)
+        intermediate_outputs: bool = False
+        """Every layer but the last predicts too, from its states after the final norm, by an unembedding of its own;
+        needs objective.intermediate_losses."""
         features: FeatureTable | None = None
         """Read tokens by the features of this table in place of a vector of their own; tied, predict them so too."""
 
@@ -280,12 +298,19 @@ class Transformer(nn.Module):
             return fill_preset(values, PRESETS)
 
         @model_validator(mode="after")
-        def _features_fit(self) -> Transformer.Config:
+        def _fits_output(self) -> Transformer.Config:
+            if self.intermediate_outputs and self.n_layers == 1:
+                raise ValueError("intermediate_outputs: a model of 1 layer has none before the last")
             if self.features and self.tied and self.output_bias:
                 raise ValueError(
                     "output_bias: the outputs of features have none; remove it, or say tied: false"
                 )
             return self
+
+        @property
+        def n_intermediate(self) -> int:
+            """Layers that predict beside the last one."""
+            return self.n_layers - 1 if self.intermediate_outputs else 0
 
         @property
         def predicts_features(self) -> bool:
@@ -303,7 +328,9 @@ class Transformer(nn.Module):
             else nn.Parameter(torch.empty(vocab_size, d))
         )
         self.stack = Stack(config, config.n_layers, causal=True)
-        self.unembedding = Unembedding(config.d_model, vocab_size, config.tied, config.output_bias)
+        unembedding = lambda tied: Unembedding(config.d_model, vocab_size, tied, config.output_bias)
+        self.unembedding = unembedding(config.tied)
+        self.layer_unembeddings = nn.ModuleList(unembedding(False) for _ in range(config.n_intermediate))
 
     def initialise_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> None:
         """Fill one parameter; the generator is the parameter's own."""
@@ -345,8 +372,14 @@ class Transformer(nn.Module):
         vectors, matrix = self._vectors()
         embedded = nn.functional.embedding(layout.flatten(tokens), vectors)
         rule = Rule(True, segment, segment, document_ends)
-        hidden = self.stack(embedded, layout, rule, position, token_key, layers=layers)
-        return self._output(hidden, matrix, layers)
+        states = [] if layers is None and len(self.layer_unembeddings) else layers
+        hidden = self.stack(embedded, layout, rule, position, token_key, layers=states)
+        output = self._output(hidden, matrix, layers)
+        for i, unembedding in enumerate(self.layer_unembeddings, start=1):
+            assert states is not None
+            own: Any = unembedding
+            output.intermediate.append(own.output(self.stack.finish(states[i]), matrix, None))
+        return output
 
     @torch.no_grad()
     def advance(

@@ -5,6 +5,13 @@ A row is `bos w1 ... wn` and its targets `w1 ... wn eos` (either frame token can
 own in the place of bos (`Example.start`). The single loss term `ce` is the sum over predicted
 tokens, divided once by their number over the whole global batch.
 
+Intermediate losses (Al-Rfou et al. 2019, "Intermediate Layer Losses"). A model whose layers predict for themselves
+(`Output.intermediate`) is trained by the mean of the losses of its n layers: `ce` of the last and `ce.layer_i` of
+layer i = 0 .. n - 2. Layer i is left out once the share of updates done, step / max_steps, exceeds (i + 1) / (2n), and
+the mean is over the layers that remain; in the second half that is the last one alone. A layer left out is still
+computed and logged: its term is multiplied by 0, so all that reaches its classifier is a gradient of exactly zero
+(momentum and weight decay go on). Every program and every cohort takes this one form. Cost: one unembedding per layer.
+
 With `loss: features`, for a model that predicts tokens by their features, the term is `feature_ce`: the cross-entropy
 of every feature, averaged over features. Its scale is another; evaluations ask about tokens all the same.
 """
@@ -59,13 +66,17 @@ class Causal:
         label_smoothing: float = Field(0.0, ge=0, lt=1)
         document_mask: bool = False
         """Where several documents share a row, attend within the same document only."""
+        intermediate_losses: int = Field(0, ge=0)
+        """Layers before the last one that are trained to predict too: n_layers - 1 of a model with
+        `intermediate_outputs`, else 0."""
         loss: Literal["tokens", "features"] = "tokens"
         """What the cross-entropy is of: the next token, or each of its features (model.features)."""
 
         @model_validator(mode="after")
         def _fits(self) -> Causal.Config:
-            if self.loss == "features" and self.label_smoothing:
-                raise ValueError("label_smoothing belongs to loss: tokens; leave one of them out")
+            for name in ("label_smoothing", "intermediate_losses"):
+                if self.loss == "features" and getattr(self, name):
+                    raise ValueError(f"{name} belongs to loss: tokens; leave one of them out")
             return self
 
     def __init__(self, config: Config, tokenizer: Vocabulary) -> None:
@@ -97,7 +108,21 @@ class Causal:
                 "documents of one token leave nothing to predict without objective.bos and objective.eos"
             )
         targets = {"labels": torch.from_numpy(framed.labels)}
-        return Batch(inputs, targets, {self._term: float(n)}, tuple(block.numbers.tolist()), n)
+        weights = dict.fromkeys(self._terms, float(n))
+        return Batch(inputs, targets, weights, tuple(block.numbers.tolist()), n)
+
+    @property
+    def _terms(self) -> tuple[str, ...]:
+        """Names of the loss terms: of the last layer, and of those before it in their order."""
+        return (self._term, *(f"ce.layer_{i}" for i in range(self.config.intermediate_losses)))
+
+    def coefficients(self, step: int, max_steps: int) -> dict[str, float]:
+        """What each loss term counts in update number `step`: one over the layers that remain, or 0."""
+        early = self.config.intermediate_losses
+        # in whole numbers, so that a layer is left out at the same update everywhere
+        gone = sum(2 * (early + 1) * step > (i + 1) * max_steps for i in range(early))
+        share = 1 / (early + 1 - gone)
+        return {name: 0.0 if 0 < i <= gone else share for i, name in enumerate(self._terms)}
 
     def _starts(self, block: Block) -> int | np.ndarray:
         """The id each row begins with."""
@@ -131,11 +156,17 @@ class Causal:
         }
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
-        """`ce`: cross-entropy in nats; or `feature_ce`."""
-        labels = batch.targets["labels"]
+        """`ce`: cross-entropy in nats; `ce.layer_i`: that of an earlier layer's own prediction; or `feature_ce`."""
+        labels, smoothing = batch.targets["labels"], self.config.label_smoothing
+        if len(output.intermediate) != self.config.intermediate_losses:
+            raise UserError(
+                f"objective.intermediate_losses: is {self.config.intermediate_losses}, but"
+                f" {len(output.intermediate)} layers of the model predict for themselves; make them equal"
+            )
         if self.config.loss == "features":
             return {self._term: Term(feature_cross_entropy_sum(output, labels))}
-        return {self._term: Term(cross_entropy_sum(output, labels, self.config.label_smoothing))}
+        outputs = zip(self._terms, (output, *output.intermediate), strict=True)
+        return {name: Term(cross_entropy_sum(own, labels, smoothing)) for name, own in outputs}
 
     # -- asking the trained model --------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 
 The other's checkpoint gives weights, optimiser state, step and counters; the batch and the learning rate of a step are
 functions of the step. So the result is that of one run of the whole length, to the bit, if the schedule does not look
-at max_steps (constant, cosine_restarts). The line of metrics.jsonl after the other's last step is of fewer steps
-where that step was not one of `train.log_every`.
+at max_steps (constant, cosine_restarts) and neither does the objective (`intermediate_losses` does). The line of
+metrics.jsonl after the other's last step is of fewer steps where that step was not one of `train.log_every`.
 
 Cost: two small files are compared. Refused: any difference in the identity but in what says how long a run is
 (train.max_steps, train.epochs, stop_when), in schedule and in start, told field by field; a length that the other has

@@ -230,6 +230,15 @@ def check(config: RunConfig) -> None:
             f"objective.document_mask keeps documents apart by the input 'segment', which model"
             f" {config.model.type!r} does not take; leave it out, or use packing documents"
         )
+    given, taken = (
+        getattr(config.model, "n_intermediate", 0),
+        getattr(config.objective, "intermediate_losses", 0),
+    )
+    if given != taken:
+        raise Incompatible(
+            f"objective.intermediate_losses: is {taken}, but {given} layers of model {config.model.type!r} predict"
+            f" beside the last one (model.intermediate_outputs, model.n_layers); set it to {given}"
+        )
     if getattr(config.objective, "loss", "") == "features" and not getattr(
         config.model, "predicts_features", False
     ):

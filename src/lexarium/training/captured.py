@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -90,7 +90,7 @@ def rectangular(batch: Batch, lengths: Mapping[str, int], documents: bool = Fals
             padded = value.new_full((b, length, *value.shape[2:]), _FILL.get(name, 0))
             padded[:, : value.shape[1]] = value
             inputs[name] = padded
-    return Batch(inputs, targets, batch.weights, batch.examples, batch.n_tokens)
+    return replace(batch, inputs=inputs, targets=targets)
 
 
 def no_rectangles(objective: Any, batches: list[Batch]) -> str:
@@ -314,7 +314,7 @@ class CapturedProgram:
         lengths = common_lengths(batches, self.longest)
         weights = weights_of(batches)
         even = [rectangular(batch, lengths, documents=True) for batch in batches]
-        factors = factors_of(weights)
+        factors = factors_of(weights, coefficients=batches[0].coefficients)
         rates = torch.tensor([g["base_lr"] * lr_scale for g in self.optimizer.param_groups])
         values = {**flat_values(even), "lr": rates.float()}
         values |= {f"factor/{k}": torch.tensor(v, dtype=torch.float64) for k, v in factors.items()}

@@ -205,10 +205,11 @@ class Cohort:
         values = stacked([flat_values([rectangular(b, lengths) for b in own]) for own in batches])
         rates = [t.program.optimizer.param_groups[0]["base_lr"] * t.lr_scale for t in self.trainers]
         values["lr"] = torch.tensor(rates, dtype=torch.float64)[:, None]
+        factors = [
+            factors_of(w, coefficients=b[0].coefficients) for w, b in zip(weights, batches, strict=True)
+        ]
         for name in weights[0]:
-            values[f"factor/{name}"] = torch.tensor(
-                [factors_of(w)[name] for w in weights], dtype=torch.float64
-            )
+            values[f"factor/{name}"] = torch.tensor([f[name] for f in factors], dtype=torch.float64)
         shape = tuple((k, tuple(v.shape), v.dtype) for k, v in values.items())
         if shape not in self._layouts:
             self._layouts[shape] = lay_out(values, len(batches[0]), list(weights[0]), self.device)

@@ -151,7 +151,7 @@ class EagerProgram:
     def _gradients(self, batches: list[Batch], denominators: dict[str, float]) -> dict[str, Tensor]:
         """Accumulate gradients; returns each term's sum over this rank's micro-batches."""
         sums: dict[str, Tensor] = {}
-        factors = factors_of(denominators, self.world.size)
+        factors = factors_of(denominators, self.world.size, batches[0].coefficients)
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
             with self.world.last(self.wrapped, last):

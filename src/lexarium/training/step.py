@@ -5,14 +5,16 @@ outside it. The scalar it returns is what backward starts from:
 
     sum over terms of coefficient * sum * factor
 
-with each factor one over the term's weight in the whole global batch (for a `per_step` term over the number of
-forward passes, `PASSES`), so that micro-batches and ranks add up to exactly the gradient of one big batch.
+with each factor the term's `Batch.coefficients` over its weight in the whole global batch (for a `per_step` term over
+the number of forward passes, `PASSES`), so that micro-batches and ranks add up to exactly the gradient of one big
+batch.
 A term of weight 0, with nothing to predict in this step, counts nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -56,13 +58,18 @@ class TrainStep(nn.Module):
         return {**self.objective.loss(output, batch), **output.terms}
 
 
-def factors_of(weights: Mapping[str, float], world_size: int = 1) -> dict[str, float]:
-    """What each term's sum is multiplied with: 1 / its weight, 0 for a weight of 0.
+def factors_of(
+    weights: Mapping[str, float],
+    world_size: int = 1,
+    coefficients: Mapping[str, float] = MappingProxyType({}),
+) -> dict[str, float]:
+    """What each term's sum is multiplied with: its coefficient / its weight, 0 for a weight of 0.
 
-    weights: of the global batch, `PASSES` among them. DDP averages gradients over processes, which the factor
-    `world_size` undoes.
+    weights: of the global batch, `PASSES` among them. coefficients: see `Batch`. DDP averages gradients over
+    processes, which the factor `world_size` undoes.
     """
-    return {name: world_size / weight if weight else 0.0 for name, weight in weights.items()}
+    scale = lambda name: world_size * coefficients.get(name, 1.0)
+    return {name: scale(name) / weight if weight else 0.0 for name, weight in weights.items()}
 
 
 def set_precision(precision: str) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Literal, Protocol
 
@@ -161,8 +161,13 @@ class Trainer:
         return False if any(stop) else None
 
     def batches(self) -> list[Any]:
-        """Micro-batches of the next update."""
-        return self._batches(self.step)
+        """Micro-batches of the next update, with what their loss terms count at this step."""
+        found = self._batches(self.step)
+        rule = getattr(self.program.step.objective, "coefficients", None)
+        if rule is None:
+            return found
+        now = rule(self.step, self.max_steps)
+        return [replace(batch, coefficients=now) for batch in found]
 
     @property
     def lr_scale(self) -> float:
