@@ -61,6 +61,7 @@ STATISTICS = (
     "studies/contrasts.py",
     "studies/segmentation.py",
     "studies/stability.py",
+    "studies/symbol_maps.py",
     "studies/windows.py",
     "studies/gaps.py",
     "studies/growth.py",
