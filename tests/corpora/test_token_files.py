@@ -263,3 +263,24 @@ def test_ids_of_another_vocabulary_are_refused(tmp_path: Path) -> None:
         prepare(ids, given(path=str(stores["fr"].folder)), tmp_path / "s")
     numbers = registry.find("tokenizer", "ids").Config(vocab_size=265)
     assert prepare(ids, numbers, tmp_path / "s").manifest["symbols"] == ""
+
+
+def test_the_vocabulary_of_an_exported_file_is_used(tmp_path: Path) -> None:
+    from lexarium.cli.prepare import groups_of
+    from lexarium.tokens.export import write_tokens
+
+    store = prepare(*config(write(tmp_path, "bin")), tmp_path / "stores")
+    path = tmp_path / "out.h5"
+    write_tokens(store, store.view("train"), path, "h5")
+    ((found, _),) = groups_of(str(path), [], None, tmp_path, False)
+    assert found.tokenizer.vocab_size == 1000
+    ((found, _),) = groups_of(str(path), ["tokenizer.vocab_size=1234"], None, tmp_path, False)
+    assert found.tokenizer.vocab_size == 1234
+
+
+def test_a_store_with_another_tokenizer_is_not_opened(tmp_path: Path) -> None:
+    store = prepare(*config(write(tmp_path, "bin")), tmp_path / "stores")
+    store.verify()
+    (store.folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(Damaged, match="is not the tokenizer that made this store's ids"):
+        TokenStore(store.folder).verify(remembered=True)

@@ -186,3 +186,54 @@ def test_the_brent_corpus(tmp_path: Path) -> None:
     assert store.manifest["vocab_size"] == 54 and abs(splits["val"]["documents"] - 979) <= 2
     starts = sum(int(s.channel(CHANNEL, i).sum()) for s in map(store.split, splits) for i in range(len(s)))
     assert starts == 33_399
+
+
+@pytest.mark.parametrize("line", ["w ʌ t WORD_BOUNDARY", "w ʌ t word_boundary"])
+def test_symbols_are_not_taken_for_letters(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.txt").write_text(f"yu want\n{line}\n")
+    with pytest.raises(UserError, match=r"\(line 2\): .* among the words: .* say corpus\.form: symbols"):
+        read(corpus(tmp_path / "a.txt", form="letters"))
+
+
+@pytest.mark.parametrize("line", ["yu  want", " yu want", "yu \twant"])
+def test_doubled_blanks_are_doubled_boundaries(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.txt").write_text(f"a b  \n{line}\n")
+    with pytest.raises(UserError, match=r"\(line 2\): several blanks .* corpus\.repair: \[doubled\]"):
+        read(corpus(tmp_path / "a.txt", form="letters"))
+    counts: dict[str, int] = {}
+    found = read(corpus(tmp_path / "a.txt", form="letters", repair=["doubled"]), counts)
+    assert [words_of(d, "character") for d in found] == [[["a"], ["b"]], [["y", "u"], list("want")]]
+    assert counts == {"doubled markers": 1}
+
+
+@pytest.mark.parametrize("marker", ["WORD_BOUNDRY", "WORD_BOUNDARRY", "WRD_BOUNDARY"])
+def test_a_marker_with_a_wrong_letter_is_a_misspelt_one(tmp_path: Path, marker: str) -> None:
+    (tmp_path / "a.txt").write_text(f"a b {marker} c WORD_BOUNDARY\n")
+    with pytest.raises(UserError, match=rf"{marker}' for the marker .* corpus\.repair: \[misspelt\]"):
+        read(corpus(tmp_path / "a.txt"))
+    assert [words_of(d) for d in read(corpus(tmp_path / "a.txt", repair=["misspelt"]))] == [
+        [["a", "b"], ["c"]]
+    ]
+
+
+def test_another_marker_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a b ;eword c ;eword\n")
+    with pytest.raises(UserError, match=r"is ';eword' the marker\? then say corpus\.marker"):
+        read(corpus(tmp_path / "a.txt"))
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("a WORD_BOUNDARY\t2;03.10\tfalse", r"target_child_age is '2;03.10'; expected a number of months"),
+        ("a WORD_BOUNDARY\t-5\tfalse", r"target_child_age is '-5'; expected a number of months"),
+        ("a WORD_BOUNDARY\t12\tmaybe", r"is_child is 'maybe'; expected true or false"),
+        ("a WORD_BOUNDARY\t12\t", r"is_child is ''; expected true or false"),
+    ],
+)
+def test_ages_and_speakers_that_cannot_be_read(tmp_path: Path, row: str, told: str) -> None:
+    (tmp_path / "a.tsv").write_text(f"u\ttarget_child_age\tis_child\n{row}\n")
+    with pytest.raises(UserError, match=told):
+        read(corpus(tmp_path / "a.tsv", column="u", max_age=24, children="drop"))
+    with pytest.raises(UserError, match=r"no 'v'.* corpus\.column, corpus\.age_column"):
+        read(corpus(tmp_path / "a.tsv", column="v"))

@@ -132,7 +132,7 @@ def test_every_figure_is_drawn_and_the_page_holds_the_tables(tmp_path: Path) -> 
 
     table = collect(study(tmp_path), "s")
     figures = segmentation_figures(segmentation(table), Words(ReportConfig(), table.axes))
-    names = ["scores", "map", "tokens", "utterances-gpt", "utterances-gru", "thresholds"]
+    names = ["scores", "precision-recall", "map", "tokens", "utterances-gpt", "utterances-gru", "thresholds"]
     assert [f.name for f in figures] == [f"segmentation-{name}" for name in names]
     for figure in figures:
         alt.ConcatChart.from_dict(figure.static())
@@ -149,7 +149,8 @@ def test_every_figure_is_drawn_and_the_page_holds_the_tables(tmp_path: Path) -> 
 def test_without_tables_of_positions_the_rest_is_shown(tmp_path: Path) -> None:
     table = collect(study(tmp_path, seeds=1, items=False), "s")
     figures = segmentation_figures(segmentation(table), Words(ReportConfig(), table.axes))
-    assert [f.name for f in figures] == ["segmentation-scores", "segmentation-map", "segmentation-tokens"]
+    names = ["scores", "precision-recall", "map", "tokens"]
+    assert [f.name for f in figures] == [f"segmentation-{name}" for name in names]
     for figure in figures:
         ElementTree.fromstring(svg(figure.static()))
 

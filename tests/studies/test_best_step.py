@@ -111,3 +111,20 @@ def test_a_contrast_reads_another_metric_at_the_step_that_val_chose() -> None:
     assert "which chooses the step" in str(reading(run, "cuts.val.f", type(contrast.at)(best_of="other.val")))
     with pytest.raises(ValidationError, match="does not look at `val`"):
         type(contrast.at)(best_of="loss.ood")  # type: ignore[call-arg]
+
+
+def test_other_evaluations_can_be_asked_of_such_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What chooses the best step is of the run; an evaluation asked afterwards need not be among its own."""
+    from lexarium.cli.main import main
+
+    run = run_with(tmp_path, {"metric": "loss.val"})
+    run.train()
+    where = ["--runs-dir", str(tmp_path)]
+    assert main(["evaluate", run.path.name, "--evaluation", "snippets", "--step", "best", *where]) == 0
+    best = best_step(run.files, "loss.val", "lower")
+    assert f"at step {best} (the best loss.val)" in capsys.readouterr().out
+    assert main(["show", run.path.name, *where]) == 0
+    assert f"{best} (the best loss.val)" in capsys.readouterr().out
+    assert main(["evaluate", run.path.name, "--step", "bets", *where]) != 0

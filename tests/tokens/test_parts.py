@@ -322,7 +322,7 @@ def test_parts_are_looked_at_before_a_preparation_goes_on(
         (
             "one long line " * 3000,
             {},
-            "'val' .* all 1 documents .*: hold out more, .* does the text have any",
+            "'val' .* all 1 documents .*: hold out more, .* a text of one line cannot be divided",
         ),
         ("a line\n", {"val": 0.99}, "'train' .* all 1 documents fell into other splits: hold out less"),
     ],

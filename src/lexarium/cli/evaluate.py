@@ -72,7 +72,7 @@ def evaluate(
             meter.move(i)
     if items is not None:
         _write_items(items, results[0][2])
-    _print(talk, found, results)
+    _print(talk, found, results, step)
 
 
 def _check_files(data: str | None, items: Path | None) -> None:
@@ -101,6 +101,7 @@ def _config(run: Run, name: str, data: str | None, options: Sequence[str]) -> An
     """The run's evaluation of this name, else the type with its defaults, with options applied."""
     from lexarium.foundation.config import Source, overlay, parse_overrides, resolved, validate
     from lexarium.studies.run_config import check, evaluation_name
+    from lexarium.training.checkpoint import CheckpointConfig
 
     own = {evaluation_name(e): e for e in run.config.evaluations}
     if name not in own and ":" not in name and name not in registry.names("evaluation"):
@@ -118,7 +119,12 @@ def _config(run: Run, name: str, data: str | None, options: Sequence[str]) -> An
         source = overlay(source, {("data",): data}, "--data")
     source = overlay(source, parse_overrides(options), "command line")
     config = validate(cls.Config, source)
-    check(run.config.model_copy(update={"evaluations": (config,), "stop_when": None}))
+    alone = {
+        "evaluations": (config,),
+        "stop_when": None,
+        "checkpoint": CheckpointConfig(),
+    }  # it chooses nothing
+    check(run.config.model_copy(update=alone))
     return config
 
 
@@ -141,7 +147,7 @@ def _write_items(path: Path, result: Result) -> None:
     write_parquet(path, result.items)
 
 
-def _print(talk: Talk, run: Run, results: Sequence[tuple[str, int, Result, bool]]) -> None:
+def _print(talk: Talk, run: Run, results: Sequence[tuple[str, int, Result, bool]], step: Step) -> None:
     head = {"run": run.path.name, "dir": str(run.path.absolute()), "step": results[0][1]}
     if len(results) == 1:
         name, _, result, stored = results[0]
@@ -150,7 +156,9 @@ def _print(talk: Talk, run: Run, results: Sequence[tuple[str, int, Result, bool]
         metrics = {f"{name}.{k}": v for name, _, result, _ in results for k, v in result.metrics.items()}
         one = [{"evaluation": n, "metrics": r.metrics, "stored": s} for n, _, r, s in results]
         talk.data({**head, "evaluations": one, "metrics": metrics})
-    talk.say(f"{run.path.name} at step {results[0][1]:,}")
+    best = run.config.checkpoint.best
+    why = f" (the best {best.metric})" if best and step == "best" else ""
+    talk.say(f"{run.path.name} at step {results[0][1]:,}{why}")
     for name, _, result, stored in results:
         talk.table(["metric", "value"], [[f"{name}.{k}", v] for k, v in result.metrics.items()], "  ")
         if not stored:

@@ -158,7 +158,9 @@ def _store(
     from lexarium.tokens.store import TokenStore
 
     if (Path(what) / "manifest.json").exists() and not (Path(what) / "config.yaml").exists():
-        return TokenStore(Path(what)), None
+        store = TokenStore(Path(what))
+        store.verify(remembered=True)
+        return store, None
     (data, points), *others = groups_of(what, overrides, preset, runs_dir, trust)
     if points or others:
         config = _config(what, runs_dir, preset, overrides, select, trust)

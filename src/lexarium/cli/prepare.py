@@ -126,10 +126,29 @@ def groups_of(
             },
             "tokenizer": {"type": "ids" if ids else "bpe"},
         }
+        told = vocabulary_of(path) if ids else 0
+        if told:
+            data["tokenizer"]["vocab_size"] = told  # type: ignore[index]
         source = overlay(Source(data, {(): "text named on the command line"}), changes, "command line")
         return [(validate(DataConfig, source), [])]
     points = load_target(target, runs_dir, preset, overrides, trust=trust).points(runs_dir)
     return [(members[0].config, members) for members in by_store(points)]
+
+
+def vocabulary_of(path: Path) -> int:
+    """The vocabulary that an HDF5 file says its ids have (attribute `vocab_size`); 0 where it says nothing."""
+    if path.suffix not in (".h5", ".hdf5") or not path.is_file():
+        return 0
+    from lexarium.corpora.token_files import TokenFiles
+    from lexarium.foundation.extras import need
+
+    h5py: Any = need("h5py", "data", f"to read {path}")
+    try:
+        with h5py.File(path, "r") as file:
+            found = file.get(TokenFiles.Config().dataset)
+            return 0 if found is None else int(found.attrs.get("vocab_size", 0))
+    except (OSError, ValueError, TypeError):
+        return 0  # whoever reads it says what is wrong
 
 
 def _stage(talk: Talk, stage: str, groups: Sequence[Group], runs_dir: Path, workers: int) -> None:
@@ -164,8 +183,13 @@ def _estimates(talk: Talk, groups: Sequence[Group], runs_dir: Path, workers: int
         e["free"] = free_space(stores_dir(runs_dir))
         found.append(e)
         talk.say(f"{e['store']}: " + ("is there already" if e["finished"] else "would be made"))
-        talk.say(f"  text {e['size'] / 1e6:,.1f} MB in {e['parts']:,} parts, about {e['tokens']:,} tokens")
-        talk.say(f"  disk about {e['disk'] / 1e6:,.1f} MB of {e['free'] / 1e6:,.1f} MB free")
+        about = (
+            "about" if e["trained"] else "at most about"
+        )  # a smaller vocabulary cuts text into more pieces
+        talk.say(
+            f"  text {e['size'] / 1e6:,.1f} MB in {e['parts']:,} parts, {about} {rounded(e['tokens'])} tokens"
+        )
+        talk.say(f"  disk {about} {e['disk'] / 1e6:,.1f} MB of {e['free'] / 1e6:,.1f} MB free")
         told = (
             ""
             if e["trained"]
@@ -184,6 +208,11 @@ def _estimates(talk: Talk, groups: Sequence[Group], runs_dir: Path, workers: int
         if e["disk"] > e["free"]:
             talk.say("  WARNING: the disk is too small")
     talk.data({"estimates": found})
+
+
+def rounded(n: int) -> str:
+    """An estimate with three digits: `61,400,000`."""
+    return f"{float(f'{n:.3g}'):,.0f}"
 
 
 class Watch:
@@ -215,7 +244,7 @@ class Watch:
                 self.before = tally.before
                 meter.start_from(round(tally.before / 1e6, 1), round(tally.total / 1e6, 1))
             done = round(tally.size / 1e6, 1) if tally.total else sum(tally.documents.values())
-            meter.move(done, f"{tally.tokens:,} tokens")
+            meter.move(done, f"{tally.tokens:,} tokens" if tally.tokens else "")
         elif tally.stage == "tokenizer":
             meter.what = f"{self._what}: training the tokenizer"
             meter.move(round(tally.size / 1e6, 1) if tally.total else sum(tally.documents.values()))

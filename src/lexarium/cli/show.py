@@ -94,7 +94,7 @@ def _run(talk: Talk, what: str, runs_dir: Path, slices: bool, with_config: bool)
     from lexarium.cli.target import find_run
     from lexarium.cli.train import print_metrics, summary
     from lexarium.foundation.config import write_yaml
-    from lexarium.studies.run_files import RunFiles
+    from lexarium.studies.run_files import RunFiles, best_step
 
     path = find_run(what, runs_dir)
     found = summary(path)
@@ -118,7 +118,10 @@ def _run(talk: Talk, what: str, runs_dir: Path, slices: bool, with_config: bool)
         if isinstance(config.get(kind), dict) and "type" in config[kind]
     ]
     talk.say(", ".join([*parts, f"seed {config.get('seed')}"]))
-    talk.say(f"checkpoints: {', '.join(map(str, steps)) or 'none'}")
+    best = (config.get("checkpoint") or {}).get("best") or {}
+    at = best_step(RunFiles(path), best["metric"], best.get("better", "lower")) if best else None
+    told = [f"{s} (the best {best['metric']})" if s == at else str(s) for s in steps]
+    talk.say(f"checkpoints: {', '.join(told) or 'none'}")
     print_metrics(talk, found, slices)
     if with_config:
         talk.say(write_yaml(config).rstrip())

@@ -375,6 +375,9 @@ class TextFiles:
                 yield n, before + n, *self._chosen(record, where, counts)
                 n += 1
 
+    which = "say which is corpus.text, and which are corpus.fields"
+    """What helps where a record lacks a key."""
+
     def _chosen(
         self, record: dict[str, Any], where: Callable[[], str], counts: dict[str, int]
     ) -> tuple[str, dict[str, FieldValue]]:
@@ -384,7 +387,7 @@ class TextFiles:
             if name not in record:
                 raise UserError(
                     f"{where()}: no {name!r}{reading.near(name, record)} (there are: {', '.join(record) or 'none'});"
-                    " say which is corpus.text, and which are corpus.fields"
+                    f" {self.which}"
                 )
         text = "" if record[c.text] is None else record[c.text]
         if not isinstance(text, str):

@@ -11,20 +11,18 @@ no word boundary: the channel `word_start` is 1 at the first character of every 
 between words. `joined` writes symbols without spaces between them, for tokenizers of pieces of words; word boundaries
 that stay are then spaces.
 
-Refused, with file and line: a last word without a marker, markers that follow each other or begin an utterance, a
-marker spelt otherwise (`WORD_BOUNDaRY` exists), empty utterances, the names of marks as symbols, and symbols of more
-than `longest_symbol` letters: words whose symbols are not separated. `repair` names which of these are mended
-instead; what was mended is counted in the store's manifest.
-
-With `form: words` an utterance is orthographic words between spaces, which the program espeak-ng turns into phonemes
-(see `espeak.py`). Punctuation is left out and counted, a word that it does not say is refused; the version of the
-program is part of what makes two corpora the same. Files are read as `text_files` reads them: of any size, compressed
-or not.
+Refused, with file and line: a last word without a marker, markers (of letters: blanks) that follow each other or begin
+an utterance, a marker spelt otherwise (`WORD_BOUNDaRY` exists), empty utterances, the names of marks as symbols, and
+symbols of more than `longest_symbol` letters: words whose symbols are not separated. `repair` names which of these are
+mended instead; what was mended is counted in the store's manifest. Ages and `is_child` that cannot be read are refused,
+rows without an age are left out and counted. Files are read as `text_files` reads them: of any size, compressed or not.
 """
 
 from __future__ import annotations
 
+import difflib
 import itertools
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -44,6 +42,7 @@ Repair = Literal["misspelt", "doubled", "missing", "empty", "unspoken"]
 MARKS = ("UNK", "PAD", "UTT_BOUNDARY")
 """Names of the vocabulary that no symbol may have."""
 CHANNEL = "word_start"
+YES, NO = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
 SPOKEN_AT_ONCE = 5_000
 """Utterances that are given to espeak-ng together."""
 BOUNDARY = "WORD_BOUNDARY"
@@ -54,6 +53,7 @@ class Lines(TextFiles):
     """Text files whose empty lines are documents too."""
 
     keep_empty = True
+    which = "say which is corpus.column, corpus.age_column and corpus.child_column"
 
 
 class Utterances:
@@ -200,8 +200,8 @@ class Utterances:
         """The utterances of a part as they are written."""
         number, _ = part.where
         for split, line in self._lines.read(part, counts):
-            if self._wanted(line.fields, counts):
-                where = _Place(self._lines.files[number][1], line.fields)
+            where = _Place(self._lines.files[number][1], line.fields)
+            if self._wanted(line.fields, where, counts):
                 yield split, line.fields, where, self._words(self._tidy(line.text), where, counts)
 
     def _spoken(self, found: Iterator[Utterance], counts: dict[str, int]) -> Iterator[Utterance]:
@@ -217,17 +217,24 @@ class Utterances:
                     self._mend("empty", where, "an utterance of which nothing is said", counts)
                 yield split, fields, where, spoken
 
-    def _wanted(self, fields: Any, counts: dict[str, int]) -> bool:
+    def _wanted(self, fields: Any, where: _Place, counts: dict[str, int]) -> bool:
         """Whether a row of a table is kept: the age is known and low enough, and the speaker wanted."""
         c = self.config
         if c.max_age is not None:
-            age = _number(fields[c.age_column])
+            age = _months(fields[c.age_column], c.age_column, where)
             if age is None or age > c.max_age:
                 _count(counts, "no age" if age is None else "too old")
                 return False
-        if c.children == "drop" and str(fields[c.child_column]).lower() in ("true", "1", "1.0"):
-            _count(counts, "child speech")
-            return False
+        if c.children == "drop":
+            child = str(fields[c.child_column]).strip().lower()
+            if child not in (*YES, *NO):
+                raise UserError(
+                    f"{where}: {c.child_column} is {fields[c.child_column]!r}; expected true or false for a child's and"
+                    " another's utterance"
+                )
+            if child in YES:
+                _count(counts, "child speech")
+                return False
         return True
 
     def _tidy(self, text: str) -> str:
@@ -244,7 +251,7 @@ class Utterances:
             self._mend("empty", where, "an empty utterance", counts)
             return []
         if self.config.form == "letters":
-            return [list(word) for word in text.split()]
+            return self._lettered(text, where, counts)
         if self.config.form == "symbols":
             return self._marked(text.split(), where, counts)
         asked = [espeak.spoken_form(word) for word in text.split()]
@@ -253,11 +260,24 @@ class Utterances:
             self._mend("empty", where, "an utterance of punctuation alone", counts)
         return [[word] for word in asked if word]
 
+    def _lettered(self, text: str, where: _Place, counts: dict[str, int]) -> list[list[str]]:
+        """Words between spaces; blanks at the end of a line mean nothing."""
+        words = text.split()
+        marks = {self.config.marker.casefold(), BOUNDARY.casefold()}
+        if found := next((word for word in words if word.casefold() in marks), None):
+            raise UserError(
+                f"{where}: {found!r} among the words: this text is written in symbols with a marker after every word;"
+                " say corpus.form: symbols"
+            )
+        if re.search(r"\s\s|^\s", text.rstrip()):
+            self._mend("doubled", where, "several blanks between two words, or one before the first", counts)
+        return [list(word) for word in words]
+
     def _marked(self, tokens: list[str], where: _Place, counts: dict[str, int]) -> list[list[str]]:
         marker, folded = self.config.marker, self.config.marker.casefold()
         words: list[list[str]] = [[]]
         for token in tokens:
-            if token != marker and token.casefold() == folded:
+            if token != marker and _resembles(token.casefold(), folded):
                 self._mend("misspelt", where, f"{token!r} for the marker {marker!r}", counts)
                 token = marker
             if token != marker:
@@ -270,6 +290,10 @@ class Utterances:
             other = (
                 "; are words separated by spaces? then say corpus.form: letters" if len(words) == 1 else ""
             )
+            if known := next(
+                (mark for mark in (";eword", BOUNDARY) if mark != marker and mark in tokens), None
+            ):
+                other = f"; is {known!r} the marker? then say corpus.marker"
             self._mend("missing", where, f"no marker {marker!r} after the last word{other}", counts)
             words.append([])
         if not words[:-1]:
@@ -329,12 +353,25 @@ Utterance = tuple[str, Any, _Place, list[list[str]]]
 """Split, fields, place and words, each a list of symbols."""
 
 
-def _number(value: Any) -> float | None:
+def _months(value: Any, column: str, where: _Place) -> float | None:
+    """An age; None where there is none."""
+    if value is None or str(value).strip().lower() in ("", "nan", "none", "null"):
+        return None
     try:
         found = float(value)
     except (TypeError, ValueError):
-        return None
-    return found if found == found else None
+        found = -1.0
+    if not found >= 0:
+        raise UserError(f"{where}: {column} is {value!r}; expected a number of months, like 27.5")
+    return found
+
+
+def _resembles(token: str, marker: str) -> bool:
+    """Whether a token is a marker written otherwise: in other case, or a letter or two wrong in a long one."""
+    if token == marker:
+        return True
+    close = len(marker) >= 8 and abs(len(token) - len(marker)) <= 2
+    return close and difflib.SequenceMatcher(None, token, marker).ratio() >= 0.85
 
 
 def _count(counts: dict[str, int], name: str, n: int = 1) -> None:

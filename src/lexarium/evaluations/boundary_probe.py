@@ -57,6 +57,7 @@ class BoundaryProbe:
     kind, name, version = "evaluation", "boundary_probe", 1
     asks = frozenset({"hidden"})
     channels = (CHANNEL,)
+    directions = ("forward", "backward", "both")
 
     class Config(SplitsConfig):
         """Options of `boundary_probe`."""

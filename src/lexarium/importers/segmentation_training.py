@@ -153,10 +153,6 @@ def training(draft: Draft, key: str, value: Any) -> None:
     draft.set("schedule.warmup_steps", warmup, why(draft, "trainer.num_warmup_steps"))
     if warmup:
         draft.set("schedule.start", 0.0, "its first update has the rate 0")
-    draft.note(
-        "checkpoints are kept, none is chosen: the original goes back to the one of the lowest validation loss; see it"
-        " with lexarium report, and evaluate it with lexarium evaluate RUN --step S"
-    )
 
 
 def rate(draft: Draft, key: str, value: Any) -> None:

@@ -346,6 +346,7 @@ class Drawing:
             parts = [] if same else [comparison]
             parts += [self.words.levels(result["where"], named=False)] if result["where"] else []
             parts += [] if result["at"] == "final" else [result["at_label"]]
+            parts += ["over the text"] * bool(result["windows"])
             low, high = result["interval"] or (result["estimate"], result["estimate"])
             row = wrap(" | ".join(parts), 30)
             rows.append({"row": row, "estimate": result["estimate"], "low": low, "high": high})
@@ -371,7 +372,7 @@ class Drawing:
         panel = {"height": 40 * len(rows), "layer": layers, "datasets": data}
         caption = "Dot and bar: estimate and interval of each contrast. Dashed: no difference."
         name = f"contrasts-{slug(metric)}-{form}"
-        return Figure(name, f"{self.words.heading(metric)}: all contrasts", caption, [panel])
+        return Figure(name, f"{self.words.heading(metric)}: all contrasts ({kind})", caption, [panel])
 
 
 def _point_rows(rows: Sequence[tuple[str, Arm]]) -> tuple[list[Row], list[Row]]:

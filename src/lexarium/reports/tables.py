@@ -89,7 +89,7 @@ def _contrast_table(results: Mapping[str, Any], words: Words) -> Any:
         comparison = words.comparison(result) + (f"\n{where}" if where else "")
         at = "" if result["at"] == "final" else f"\n{result['at_label']}"
         cells = (
-            words.metric(result["metric"]) + at,
+            words.metric(result["metric"]) + at + _form(result),
             comparison,
             words.value(result, result["estimate"], signed=True),
             words.bounds(result, result["interval"]),
@@ -100,6 +100,13 @@ def _contrast_table(results: Mapping[str, Any], words: Words) -> Any:
         )
         table.add_row(*(Text(cell) for cell in cells))
     return table
+
+
+def _form(result: Mapping[str, Any]) -> str:
+    """How a contrast is stated, where that is not the plain difference over seeds."""
+    parts = [] if result["as"] == "difference" else [result["as"]]
+    parts += ["over the text"] * bool(result["windows"])
+    return f"\n{', '.join(parts)}" if parts else ""
 
 
 def _arm_table(group: Mapping[str, Any], axes: Mapping[str, Sequence[str]], words: Words) -> Any:

@@ -48,7 +48,14 @@ def segmentation(table: Table) -> Row | None:
         return None
     scores = [row for cell in table.cells() for row in _scores(table, cell)]
     shown = [found for cell in table.cells() if (found := _positions(table, cell)) is not None]
+    settings = [
+        e
+        for run in table.runs
+        for e in run.config.get("evaluations") or []
+        if e.get("type") == "segmentation"
+    ]
     return {
+        "tune": sorted({str(e.get("tune") or "crossed") for e in settings}),
         "scores": scores,
         "streams": sorted(
             {row["stream"] for row in scores if row["strategy"] != BASELINE}, key=lambda s: (len(s), s)

@@ -33,6 +33,7 @@ from lexarium.foundation.files import (
     make_directory,
     read_json,
     remove_leftovers,
+    sha256_file,
     sha256_json,
     sync_directory,
     write_json,
@@ -357,6 +358,7 @@ class _Work:
                 "tokenizer": tokenizer_identity(self._tokenizer_config),
                 "vocabulary": tokenizer.fingerprint(),
                 "symbols": symbols_of(tokenizer),
+                "tokenizer_sha256": sha256_file(self.store / FILE),
                 "vocab_size": tokenizer.vocab_size,
                 "roles": dict(tokenizer.roles),
                 "channels": next(iter(parts.values()))[0]["channels"],
@@ -389,12 +391,13 @@ def _why_empty(split: str, n: int, counts: dict[str, int], block_bytes: int | No
     left = ", ".join(f"{k} {name}" for name, k in counts.items())
     if not n:
         return f" (left out: {left})" if left else ""
-    few = (
-        f" A document is about {block_bytes:,} bytes of the text, up to a line end: lower corpus.block_bytes, or say"
-        " corpus.documents: line."
-        if n < 10 and block_bytes
-        else ""
-    )
+    few = ""
+    if n < 10 and block_bytes:
+        few = (
+            f" A document is about {block_bytes:,} bytes of the text (corpus.block_bytes), or with corpus.documents:"
+            " line a line; both end at line ends, so a text of one line cannot be divided: break it into lines, name"
+            " held-out files (corpus.val_path), or hold nothing out (corpus.split.val: 0)."
+        )
     mend = "hold out less" if split == "train" else "hold out more"
     return (
         f"; all {n} documents fell into other splits: {mend}, choose another corpus.split.seed, or cut smaller"

@@ -382,6 +382,12 @@ class TokenStore:
         """Compare every file with its checksum; raises Damaged, naming the file. `remembered`: large files that were
         not touched since they were read last are not read again, and files of ids in place are left to their use."""
         checksum = fingerprint if remembered else sha256_file
+        told, tokenizer = self.manifest.get("tokenizer_sha256"), self.folder / "tokenizer.json"
+        if told and (not tokenizer.exists() or sha256_file(tokenizer) != told):
+            raise Damaged(
+                f"{tokenizer}: is not the tokenizer that made this store's ids; restore it, or delete the store and"
+                " prepare again"
+            )
         for name, entry in self.manifest["splits"].items():
             for part in entry["parts"]:
                 if "in_place" in part and not remembered:

@@ -47,6 +47,7 @@ class Segmentation:
     kind, name, version = "evaluation", "segmentation", 1
     asks = frozenset({"next_scores"})
     channels = (CHANNEL,)
+    directions = (*DIRECTIONS, "both")
 
     class Config(SplitsConfig):
         """Options of `segmentation`."""
@@ -105,6 +106,13 @@ class Segmentation:
                     self._context(name, context, stream, asked, metrics, items)
                 metrics[f"{name}.utterances"] = stream.n_utterances
         return Result(metrics, items)
+
+    def log_line(self, result: Result) -> str:
+        """The headline, for the log of a run in training."""
+        end = ".boundary.peak.boundary.f"
+        found = [(n.removesuffix(end), v) for n, v in result.metrics.items() if n.endswith(end)]
+        told = ", ".join(f"{name} {value:.3f}" for name, value in found)
+        return f"boundary F at peaks of boundary probability: {told or 'not asked for'}"
 
     def _context(
         self,
