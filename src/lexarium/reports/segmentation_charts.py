@@ -126,68 +126,51 @@ def _bars_panel(name: str, arm: str, rows: Sequence[Row]) -> Spec:
     return {"title": title_lines(arm), "height": 21 * len(data), "layer": layers, "datasets": {name: data}}
 
 
+STRATEGIES = {"peak": "at peaks", "threshold": "above a threshold"}
+
+
 def _precision_recall(rows: Sequence[Row], stream: str, words: Words) -> Figure:
     """Precision and recall of the four cues under both strategies, with intervals, one panel per arm."""
-    panels, cues = [], [cue_words(cue) for cue in BASE]
-    strategies = {"peak": "at peaks", "threshold": "above a threshold"}
     shown = [row for row in rows if row["cue"] in BASE and "boundary.f" in row["scores"]]
-    for i, arm in enumerate(_arms(shown, words)):
-        data = []
-        for row in shown:
-            if _arm(row, words) != arm:
-                continue
-            one = {"cue": cue_words(row["cue"]), "strategy": strategies[row["strategy"]]}
-            for m in ("precision", "recall"):
-                score = row["scores"][f"boundary.{m}"]
-                one |= {m: score["mean"]}
-                for k in ("low", "high"):
-                    one[f"{m}_{k}"] = score["mean"] if score[k] is None else min(1.0, max(0.0, score[k]))
-            data.append(one)
-        x = encode("recall", title="recall of boundaries", scale={"domain": [0, 1]}, axis={"tickCount": 5})
-        y = encode("precision", title="precision", scale={"domain": [0, 1]}, axis={"tickCount": 5})
-        color = encode("cue", "N", scale={"domain": cues}, title=None)
-        shape = encode(
-            "strategy",
-            "N",
-            scale={"domain": list(strategies.values()), "range": ["circle", "triangle-up"]},
-            title=None,
-        )
-        tips = [
-            encode("cue", "N"),
-            encode("strategy", "N"),
-            encode("precision", format=".3f"),
-            encode("recall", format=".3f"),
-        ]
-        bar, name = {"type": "rule", "strokeWidth": 1.4, "opacity": 0.7}, f"pr{i}"
-        layers = [
-            layer(name, bar, x={**x, "field": "recall_low"}, x2={"field": "recall_high"}, y=y, color=color),
-            layer(
-                name, bar, x=x, y={**y, "field": "precision_low"}, y2={"field": "precision_high"}, color=color
-            ),
-            layer(
-                name,
-                {"type": "point", "filled": True, "size": 75, "opacity": 1},
-                x=x,
-                y=y,
-                color=color,
-                shape=shape,
-                tooltip=tips,
-            ),
-        ]
-        panels.append({"title": title_lines(arm), "height": 240, "layer": layers, "datasets": {name: data}})
+    panels = [
+        _precision_panel(f"pr{i}", arm, [row for row in shown if _arm(row, words) == arm])
+        for i, arm in enumerate(_arms(shown, words))
+    ]
     caption = (
         "Circles: cut at peaks. Triangles: cut above a tuned threshold. Mean over seeds with 95% t intervals;"
         " boundaries inside utterances."
     )
-    legend = [(name, i) for i, name in enumerate(cues)]
-    return Figure(
-        "segmentation-precision-recall",
-        f"Precision and recall of every cue ({stream})",
-        caption,
-        panels,
-        legend,
-        dots=True,
-    )
+    legend = [(cue_words(cue), i) for i, cue in enumerate(BASE)]
+    title = f"Precision and recall of every cue ({stream})"
+    return Figure("segmentation-precision-recall", title, caption, panels, legend, dots=True)
+
+
+def _precision_panel(name: str, arm: str, rows: Sequence[Row]) -> Spec:
+    data = []
+    for row in rows:
+        one = {"cue": cue_words(row["cue"]), "strategy": STRATEGIES[row["strategy"]]}
+        for measure in ("precision", "recall"):
+            score = row["scores"][f"boundary.{measure}"]
+            one[measure] = score["mean"]
+            for k in ("low", "high"):
+                one[f"{measure}_{k}"] = score["mean"] if score[k] is None else min(1.0, max(0.0, score[k]))
+        data.append(one)
+    x = encode("recall", title="recall of boundaries", scale={"domain": [0, 1]}, axis={"tickCount": 5})
+    y = encode("precision", title="precision", scale={"domain": [0, 1]}, axis={"tickCount": 5})
+    color = encode("cue", "N", scale={"domain": [cue_words(cue) for cue in BASE]}, title=None)
+    shapes = {"domain": list(STRATEGIES.values()), "range": ["circle", "triangle-up"]}
+    shape = encode("strategy", "N", scale=shapes, title=None)
+    tips = [encode("cue", "N"), encode("strategy", "N"), encode("precision", format=".3f")]
+    tips += [encode("recall", format=".3f")]
+    bar = {"type": "rule", "strokeWidth": 1.4, "opacity": 0.7}
+    point = {"type": "point", "filled": True, "size": 75, "opacity": 1}
+    across, up = {**x, "field": "recall_low"}, {**y, "field": "precision_low"}
+    layers = [
+        layer(name, bar, x=across, x2={"field": "recall_high"}, y=y, color=color),
+        layer(name, bar, x=x, y=up, y2={"field": "precision_high"}, color=color),
+        layer(name, point, x=x, y=y, color=color, shape=shape, tooltip=tips),
+    ]
+    return {"title": title_lines(arm), "height": 240, "layer": layers, "datasets": {name: data}}
 
 
 def _map(rows: Sequence[Row], stream: str, words: Words, tune: Sequence[str]) -> Figure:
