@@ -362,7 +362,7 @@ def _about_steps(contrast: Contrast, points: Mapping[str, list[dict[str, Any]]])
             "Best over training is chosen on this metric itself: it is optimistic and not the final value."
         )
     steps = sorted({p["step"] for found in points.values() for p in found})
-    if contrast.at == "final" and len(steps) > 1:
+    if contrast.at == "final" and len(steps) > 1 and contrast.against is None:
         remarks.append(f"Final values are from different steps ({steps[0]:,} to {steps[-1]:,}).")
     return remarks
 
