@@ -15,6 +15,9 @@ the loss of tokens 0.8. Ranks and peaks may be of use all the same; likelihoods 
 
 The rows M are not parameters. They are a buffer of the checkpoint: a saved model needs no table. Until `describe` or a
 checkpoint fills it, it is not a number, and so is all that is computed from it: rows of zeros would train in silence.
+
+The study's code gives log(p / (1 - p)) of these probabilities as logits, whose softmax is not p; here they are the
+logits of p. Its loader also rebuilt the model without its table, so that all features were zero: unfilled rows are NaN.
 """
 
 from __future__ import annotations
