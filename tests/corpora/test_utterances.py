@@ -237,3 +237,21 @@ def test_ages_and_speakers_that_cannot_be_read(tmp_path: Path, row: str, told: s
         read(corpus(tmp_path / "a.tsv", column="u", max_age=24, children="drop"))
     with pytest.raises(UserError, match=r"no 'v'.* corpus\.column, corpus\.age_column"):
         read(corpus(tmp_path / "a.tsv", column="v"))
+
+
+@pytest.mark.parametrize("control", ["uniform", "unigram"])
+def test_a_control_keeps_lengths_and_boundaries_and_draws_the_symbols(tmp_path: Path, control: str) -> None:
+    lines = ["a b WORD_BOUNDARY a WORD_BOUNDARY", "a a a c WORD_BOUNDARY"] * 400
+    (tmp_path / "a.txt").write_text("".join(f"{line}\n" for line in lines))
+    plain, drawn = (read(corpus(tmp_path / "a.txt", control=c)) for c in ("none", control))
+    assert [d.channels[CHANNEL] for d in plain] == [d.channels[CHANNEL] for d in drawn]
+    assert [d.fields for d in plain] == [d.fields for d in drawn]
+    symbols = [s for d in drawn for s in d.text.split(" ")]
+    shares = {s: symbols.count(s) / len(symbols) for s in "abc"}
+    wanted = {"a": 5 / 7, "b": 1 / 7, "c": 1 / 7} if control == "unigram" else dict.fromkeys("abc", 1 / 3)
+    assert shares == pytest.approx(wanted, abs=4 * (0.25 / len(symbols)) ** 0.5)
+    again = read(corpus(tmp_path / "a.txt", control=control))
+    other = read(corpus(tmp_path / "a.txt", control=control, control_seed=1))
+    assert again == drawn and [d.text for d in other] != [d.text for d in drawn]
+    following = sum(a == "a" and b == "a" for a, b in zip(symbols, symbols[1:], strict=False)) / len(symbols)
+    assert following == pytest.approx(shares["a"] ** 2, abs=0.04), "nothing says what follows"

@@ -160,3 +160,39 @@ def test_every_cue_and_baseline_has_words() -> None:
 
     named = [cue_words(name) for name in (*module.CUES, *BASELINES)]
     assert len(set(named)) == len(named) and not [name for name in named if "_" in name]
+
+
+def test_evaluations_and_splits_are_not_mixed_up(tmp_path: Path) -> None:
+    """Two evaluations of one split, one with thresholds chosen on what it scores; baselines of another split, too."""
+    root = study(tmp_path, seeds=2, items=False)
+    index = json.loads((root / "studies/s/index.json").read_text())
+    for entry in index["runs"]:
+        entry["config"]["evaluations"] = [
+            *EVALUATIONS,
+            {"type": "segmentation", "name": "published", "tune": "oracle"},
+        ]
+        folder = root / entry["dir"] / "evals"
+        metrics = {"val.boundary.threshold.boundary.f": 0.99}
+        write(
+            folder / "published/step-00000040.json",
+            {"evaluation": "published", "step": 40, "metrics": metrics},
+        )
+        path = folder / "segmentation_baselines/step-00000040.json"
+        record = json.loads(path.read_text())
+        record["metrics"] |= {f"train.random_true.{m}": 0.9 for m in module.MEASURES}
+        write(path, record)
+    write(root / "studies/s/index.json", index)
+    table = collect(root, "s")
+    found = segmentation(table)
+    assert found is not None
+    assert set(found["streams"]) == {"val (cuts)", "val.alone (cuts)", "val (published)"}
+    rows = [r for r in found["scores"] if r["cue"] == "boundary" and r["strategy"] == "threshold"]
+    means = {r["stream"]: r["scores"]["boundary.f"]["mean"] for r in rows}
+    assert means["val (published)"] == pytest.approx(0.99) and means["val (cuts)"] != means["val (published)"]
+    assert found["tune"]["val (published)"] == "oracle" and found["tune"]["val (cuts)"] == "crossed"
+    figures = {f.name: f for f in segmentation_figures(found, Words(ReportConfig(), table.axes))}
+    assert "(val (cuts))" in figures["segmentation-map"].title
+    assert "on the other half" in figures["segmentation-map"].caption
+    assert "no fair score" not in figures["segmentation-map"].caption
+    (bars,) = figures["segmentation-scores"].panels[0]["datasets"].values()
+    assert [d["mean"] for d in bars if d["row"] == "random, the true rate"] == [0.5], "that of val"

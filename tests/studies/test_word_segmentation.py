@@ -81,7 +81,7 @@ def test_the_smoke_preset_runs_from_end_to_end(tmp_path: Path, capsys: pytest.Ca
     assert len(index["runs"]) == 4
     table = collect(tmp_path, NAME)
     found = compare(contrasts_of(table), table)
-    assert [c["n"]["pairs"] for c in found] == [2] * len(found) and len(found) == 14
+    assert [c["n"]["pairs"] for c in found] == [2] * len(found) and len(found) == 4
     assert not [c for c in found if c["missing"]]
     figures = {path.stem for path in (folder / "report" / "figures").glob("*.svg")}
     assert {

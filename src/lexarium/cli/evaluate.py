@@ -29,6 +29,11 @@ Options = Annotated[
     typer.Argument(metavar="option=value", help="Options of the evaluation, for example limit=100."),
 ]
 
+MOST = 100
+"""Metrics of an evaluation that are printed whole."""
+HEADLINES = tuple(f".peak.{what}.f" for what in ("boundary", "token", "type"))
+"""Of one that has more: what is printed beside the plain ones."""
+
 
 def evaluate(
     run: RunName,
@@ -160,6 +165,11 @@ def _print(talk: Talk, run: Run, results: Sequence[tuple[str, int, Result, bool]
     why = f" (the best {best.metric})" if best and step == "best" else ""
     talk.say(f"{run.path.name} at step {results[0][1]:,}{why}")
     for name, _, result, stored in results:
-        talk.table(["metric", "value"], [[f"{name}.{k}", v] for k, v in result.metrics.items()], "  ")
+        shown = result.metrics
+        if len(shown) > MOST:
+            shown = {k: v for k, v in shown.items() if k.count(".") <= 1 or k.endswith(HEADLINES)}
+        talk.table(["metric", "value"], [[f"{name}.{k}", v] for k, v in shown.items()], "  ")
+        if len(shown) < len(result.metrics):
+            talk.say(f"  and {len(result.metrics) - len(shown):,} more: --json")
         if not stored:
             talk.say(f"  ({name} was not stored among the run's results)")

@@ -355,7 +355,7 @@ def _print_store(talk: Talk, store: TokenStore, members: Sequence[Point]) -> Non
     if short := [name for name in others if f"{name} in train" not in summary["ngrams"]]:
         talk.say(f"  stretches of 13 tokens of {', '.join(short)}: none, no document is that long")
     for what, n in summary["mended"].items():
-        talk.say(f"  mended: {n:,} {MENDED.get(what, what)}")
+        talk.say(f"  mended or left out: {n:,} {MENDED.get(what, what)}")
     arms = [[name, a["documents"], a["tokens"]] for name, a in summary["arms"].items()]
     if arms:
         talk.table(["arm", "documents of train", "tokens"], arms, "  ")

@@ -24,16 +24,19 @@ import difflib
 import itertools
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from lexarium.corpora import espeak
 from lexarium.corpora.reading import line_of
 from lexarium.corpora.splits import ROLES, SplitConfig
 from lexarium.corpora.text_files import TextFiles
+from lexarium.foundation import rng
 from lexarium.foundation.config import ComponentConfig, outside_identity
 from lexarium.foundation.files import sha256_json
 from lexarium.foundation.types import Document, FieldValue, Part, UserError
@@ -101,6 +104,10 @@ class Utterances:
         """Lower-case the text, for orthographic corpora."""
         accents: Literal["keep", "strip"] = "keep"
         """Leave combining marks out, for orthographic corpora."""
+        control: Literal["none", "uniform", "unigram"] = "none"
+        """Draw every symbol anew: all alike, or as frequent as in train. Lengths and boundaries stay."""
+        control_seed: int = 0
+        """Seed of what `control` draws; the run's seeds do not touch it."""
         longest_symbol: int = Field(3, ge=1)
         """Letters of a symbol, combining and modifying ones not counted; of `form: symbols`."""
         repair: tuple[Repair, ...] = ()
@@ -185,7 +192,8 @@ class Utterances:
             for symbol in itertools.chain.from_iterable(words):
                 self._check(symbol, where)
             if words:
-                yield split, self._document(words, fields)
+                drawn = words if self.config.control == "none" else self._drawn(words, fields)
+                yield split, self._document(drawn, fields)
 
     def documents(self, split: str) -> Iterator[Document]:
         """The utterances of a split, in order."""
@@ -203,6 +211,26 @@ class Utterances:
             where = _Place(self._lines.files[number][1], line.fields)
             if self._wanted(line.fields, where, counts):
                 yield split, line.fields, where, self._words(self._tidy(line.text), where, counts)
+
+    def _drawn(self, words: list[list[str]], fields: Any) -> list[list[str]]:
+        """Words of the same lengths, of symbols drawn by the place of the utterance."""
+        symbols, shares = self._inventory
+        random = rng.generator(self.config.control_seed, self.name, str(fields["file"]), int(fields["place"]))
+        drawn = iter(random.choice(len(symbols), sum(map(len, words)), p=shares).tolist())
+        return [[symbols[next(drawn)] for _ in word] for word in words]
+
+    @cached_property
+    def _inventory(self) -> tuple[list[str], np.ndarray]:
+        """The symbols of train, and what a control draws them with: one more reading of the corpus."""
+        plain = Utterances(
+            self.config.model_copy(update={"control": "none", "boundaries": "channel", "joined": False})
+        )
+        counts = Counter[str]()
+        for document in plain.documents("train"):
+            counts.update(document.text.split(" ") if self.config.form != "letters" else document.text)
+        symbols = sorted(counts)
+        shares = np.array([counts[s] if self.config.control == "unigram" else 1.0 for s in symbols])
+        return symbols, shares / shares.sum()
 
     def _spoken(self, found: Iterator[Utterance], counts: dict[str, int]) -> Iterator[Utterance]:
         """Utterances of one orthographic word per list, as phonemes."""

@@ -83,7 +83,8 @@ class MinimalPairs:
         end: bool = False
         """Score the end of a text (eos) too."""
         replace: dict[str, str] | None = None
-        """Symbols (between spaces) to be replaced; empty = of BabySLM in phonemes tʃ and dʒ, else none."""
+        """Symbols (between spaces) to be replaced; empty = of BabySLM in phonemes tʃ and dʒ, where the vocabulary has
+        them as t̠ʃ and d̠ʒ, else none."""
         boundaries: Literal["auto", "keep", "drop"] = "auto"
         """Word boundaries of the texts; auto = drop where tokens are symbols and the run's text has none."""
         joined: bool = False
@@ -228,7 +229,9 @@ class MinimalPairs:
         c = self.config
         table = c.replace
         if table is None:
-            table = AFFRICATES if of_babyslm and self._phonemes else {}
+            known = set(self.tokenizer.symbols)  # one that is written as the stimuli are stays
+            wanted = AFFRICATES if of_babyslm and self._phonemes else {}
+            table = {old: new for old, new in wanted.items() if new in known and old not in known}
         text = text if c.normalise == "none" else unicodedata.normalize(c.normalise, text)
         pieces = text.split(" ") if not c.joined else text.split()
         if c.case == "lower":

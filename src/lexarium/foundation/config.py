@@ -186,7 +186,9 @@ def _explain(cls: type[Config], detail: Any) -> str:
     if detail["type"] == "missing":
         return "missing; this key is required"
     message = detail["msg"].removeprefix("Value error, ")
-    return f"{message[0].lower()}{message[1:]}, found {detail['input']!r}"
+    whole = isinstance(detail["input"], dict)  # of a component all options would be told
+    found = "" if whole else f", found {detail['input']!r}"
+    return f"{message[0].lower()}{message[1:]}{found}"
 
 
 def _fields_at(cls: type[Config], loc: Iterable[Any]) -> list[str]:

@@ -220,8 +220,9 @@ def evaluations(draft: Draft, key: str, value: Any) -> None:
         draft.set(f"evaluations.{i}.type", "segmentation_baselines", "--baselines; the original has none")
         draft.set(f"evaluations.{i}.splits", ["val"], "as segmentation")
     draft.note(
-        "the last evaluation of the original, perplexity by windows that move by 2, is not made; perplexity here is"
-        f" that of evaluation {loss}; `--step best` is the checkpoint it reloads"
+        "the original ends with its best checkpoint and perplexity by windows that move by 2: that is val.perplexity of"
+        " lexarium evaluate RUN --step best --evaluation segmentation stride=2 window=LENGTH contexts=[stream];"
+        f" perplexity during training is that of evaluation {loss}"
     )
 
 

@@ -51,7 +51,7 @@ def cue_words(name: str) -> str:
     if parts[0] == "ngram" and len(parts) >= 3:
         how = ", threshold" if parts[-1] == "threshold" else ""
         cue = "" if parts[2] == "boundary" else f", {parts[2]}"
-        return f"counter after {parts[1]} symbols{cue}{how}"
+        return f"counter after {parts[1]} symbol{'s' if parts[1] != '1' else ''}{cue}{how}"
     return CUE_WORDS.get(name) or BASELINE_WORDS.get(name, name)
 
 
@@ -60,9 +60,11 @@ def segmentation_figures(found: Mapping[str, Any] | None, words: Words) -> list[
     if not found or not found["streams"]:
         return []
     stream = found["streams"][0]
-    scores = [row for row in found["scores"] if row["stream"] == stream or row["strategy"] == BASELINE]
+    split = stream.split(" ")[0].split(".")[0]
+    of = lambda row: split if row["strategy"] == BASELINE else stream
+    scores = [row for row in found["scores"] if row["stream"] == of(row)]
     figures = [_bars(scores, stream, words), _precision_recall(scores, stream, words)]
-    figures.append(_map(scores, stream, words, found["tune"]))
+    figures.append(_map(scores, stream, words, found["tune"][stream]))
     curves = [row for row in found["curves"] if row["stream"] == stream]
     if len({row["tokens"] for row in curves}) > 1:
         figures.append(_curves(curves, stream, words))
@@ -173,7 +175,7 @@ def _precision_panel(name: str, arm: str, rows: Sequence[Row]) -> Spec:
     return {"title": title_lines(arm), "height": 240, "layer": layers, "datasets": {name: data}}
 
 
-def _map(rows: Sequence[Row], stream: str, words: Words, tune: Sequence[str]) -> Figure:
+def _map(rows: Sequence[Row], stream: str, words: Words, tune: str) -> Figure:
     """Arms by cues, one panel per strategy."""
     panels = []
     for strategy in ("peak", "threshold"):
@@ -215,9 +217,7 @@ def _map(rows: Sequence[Row], stream: str, words: Words, tune: Sequence[str]) ->
         "crossed": "Thresholds of each half of the utterances are chosen on the other half.",
         "oracle": "Thresholds are chosen on the very utterances that are scored: no fair score.",
     }
-    caption = "F of boundaries inside utterances, percent, mean over seeds. " + " ".join(
-        how.get(t, t) for t in tune
-    )
+    caption = "F of boundaries inside utterances, percent, mean over seeds. " + how[tune]
     return Figure("segmentation-map", f"Which cue, in which arm ({stream})", caption, panels)
 
 
@@ -282,9 +282,9 @@ def _utterances(one: Row, words: Words) -> list[Figure]:
     if not panels:
         return []
     caption = (
-        "One bar per symbol: the cue just before it is read, as a share of its largest value here. A grey line stands"
-        " where a word begins; above it: a green dot for a boundary found, a grey one for a boundary missed, a red"
-        f" cross where there is none. Boundaries at peaks; {one['stream']}, seed {one['seed']}."
+        "One bar per symbol: the cue of the boundary before it, as a share of its largest value here. A grey line"
+        " stands where a word begins; above it: a green dot for a boundary found, a grey one for a boundary missed, a"
+        f" red cross where there is none. Boundaries at peaks; {one['stream']}, seed {one['seed']}."
     )
     title = f"What the model sees: {_arm(one, words)}"
     return [Figure(f"segmentation-utterances-{slug(_arm(one, words))}", title, caption, panels)]

@@ -48,14 +48,8 @@ def segmentation(table: Table) -> Row | None:
         return None
     scores = [row for cell in table.cells() for row in _scores(table, cell)]
     shown = [found for cell in table.cells() if (found := _positions(table, cell)) is not None]
-    settings = [
-        e
-        for run in table.runs
-        for e in run.config.get("evaluations") or []
-        if e.get("type") == "segmentation"
-    ]
     return {
-        "tune": sorted({str(e.get("tune") or "crossed") for e in settings}),
+        "tune": {row["stream"]: row["tune"] for row in scores if row["strategy"] != BASELINE},
         "scores": scores,
         "streams": sorted(
             {row["stream"] for row in scores if row["strategy"] != BASELINE}, key=lambda s: (len(s), s)
@@ -83,7 +77,7 @@ def _scores(table: Table, cell: Mapping[str, str]) -> Iterator[Row]:
     for metric in metrics:
         if (place := _place(metric, runs)) is None:
             continue
-        stream, cue, strategy, measure = place
+        stream, cue, strategy, measure, tune = place
         values = [value for run in runs if not isinstance(value := reading(run, metric, "final"), str)]
         summary = describe([value for value, _ in values])
         if not summary["n"]:
@@ -91,25 +85,41 @@ def _scores(table: Table, cell: Mapping[str, str]) -> Iterator[Row]:
         low, high = summary["t_interval"] or (None, None)
         row = found.setdefault(
             (stream, cue, strategy),
-            {"levels": dict(cell), "stream": stream, "cue": cue, "strategy": strategy, "scores": {}},
+            {
+                "levels": dict(cell),
+                "stream": stream,
+                "cue": cue,
+                "strategy": strategy,
+                "tune": tune,
+                "scores": {},
+            },
         )
         row["scores"][measure] = {"mean": summary["mean"], "low": low, "high": high, "n": summary["n"]}
     order = lambda row: (row["strategy"] == BASELINE, CUES.index(row["cue"]) if row["cue"] in CUES else 0)
     yield from sorted(found.values(), key=order)
 
 
-def _place(metric: str, runs: Sequence[RunRow]) -> tuple[str, str, str, str] | None:
-    """(stream, cue or baseline, strategy, measure) of a metric; None for others."""
+def _place(metric: str, runs: Sequence[RunRow]) -> tuple[str, str, str, str, str] | None:
+    """(stream, cue or baseline, strategy, measure, how thresholds are chosen) of a metric; None for others. Where a run
+    has several such evaluations, a stream is named with its own: `val (oracle)`."""
     for run in runs:
-        for name in _named(run, "segmentation"):
+        names = _named(run, "segmentation")
+        for name in names:
             pattern = rf"{re.escape(name)}\.(.+)\.({'|'.join(CUES)})\.(peak|threshold)\.(.+)"
             if (match := re.fullmatch(pattern, metric)) and match[4] in MEASURES:
-                return match[1], match[2], match[3], match[4]
+                stream = match[1] if len(names) == 1 else f"{match[1]} ({name})"
+                return stream, match[2], match[3], match[4], _tune(run, name)
         for name in _named(run, "segmentation_baselines"):
             match = re.fullmatch(rf"{re.escape(name)}\.([^.]+)\.([^.]+)\.(.+)", metric)
             if match and match[3] in MEASURES:
-                return match[1], match[2], BASELINE, match[3]
+                return match[1], match[2], BASELINE, match[3], ""
     return None
+
+
+def _tune(run: RunRow, name: str) -> str:
+    """How an evaluation chooses its thresholds."""
+    entries = [e for e in run.config["evaluations"] if (e.get("name") or e.get("type")) == name]
+    return str(entries[0].get("tune") or "crossed")
 
 
 def _curve(table: Table, run: RunRow) -> Iterator[Row]:
@@ -117,7 +127,7 @@ def _curve(table: Table, run: RunRow) -> Iterator[Row]:
     per_step = _tokens_per_step(table, run)
     for metric, curve in run.curves.items() if per_step else ():
         place = _place(metric, [run])
-        if place and place[1] in BASE and place[2:] == ("peak", "boundary.f"):
+        if place and place[1] in BASE and place[2:4] == ("peak", "boundary.f"):
             for step, value in curve:
                 one = {
                     "levels": run.levels,
