@@ -247,3 +247,25 @@ def test_a_stream_without_channel_is_refused(tmp_path: Path) -> None:
 def test_streams_of_one_utterance() -> None:
     stream = Stream.of_words([[[1, 2], [3]]])
     assert stream.n_utterances == 1 and best_threshold(np.array([0.0, 1, 2, 0]), stream) == 1.0
+
+
+def test_a_corpus_of_one_symbol_words_is_refused(tmp_path: Path) -> None:
+    """`wʌt kæt` without spaces inside words would score perfectly: every symbol begins a word."""
+    (tmp_path / "v.txt").write_text("wʌt WORD_BOUNDARY kæt WORD_BOUNDARY\nðə WORD_BOUNDARY\n" * 10)
+    corpus = validate(
+        Utterances.Config,
+        Source({"type": "utterances", "path": str(tmp_path / "v.txt"), "split": {"val": 0}}),
+    )
+    store = prepare(corpus, SymbolTokenizer.Config(), tmp_path / "glued")
+    data = EvaluationData(store, open_tokenizer(SymbolTokenizer.Config(), store.folder))
+    with pytest.raises(UserError, match="every symbol is a word of its own"):
+        Segmentation(Segmentation.Config(splits=("train",)), data)
+
+
+def test_symbols_outside_the_vocabulary_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_text("ba xo\nxa ba\n")
+    tokenizer = SymbolTokenizer.Config(unit="character", min_count=1)
+    data = make(tmp_path, ["ba ba oba", "oba ba"], tokenizer, val_path=str(tmp_path / "v.txt"), split={})
+    config = Segmentation.Config(splits=("train", "val"), window=8, stride=4, contexts=("stream",))
+    found = Segmentation(config, data).run(asked(data), 0).metrics
+    assert (found["train.unknown"], found["val.unknown"]) == (0, 2)

@@ -7,7 +7,8 @@ For every state, with p_s the distribution over the three values of slot s (Gori
     deviation    standard deviation over slots of - ln p_s(value of the target)            nats
     boundary     p of slot `special` for the value of boundaries of words and utterances   probability
 
-As cues of word boundaries they are read like those of tokens (`segmentation/cues.py`), each with its increase. The
+No evaluation asks for them yet: this is for one's own. As cues of word boundaries they are read like those of tokens
+(`segmentation/cues.py`), each with its increase. The
 original divides its loss by the number of logits, 117, once more, which moves no peak; the deviation here is that of
 the slots themselves, not an estimate for others.
 """

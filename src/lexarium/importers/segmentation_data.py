@@ -165,7 +165,7 @@ def held_out(draft: Draft, key: str, value: Any) -> None:
     if options.val_share is None:
         draft.note(
             f"held out are {share:.0%} of the utterances, evenly spread; the original held out {wanted}: say"
-            " --val-share, or --valid FILE for its own validation set"
+            " --val-share, or --valid FILE for its own validation set (they must fill one window at least)"
         )
 
 

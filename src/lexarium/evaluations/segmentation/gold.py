@@ -17,6 +17,8 @@ from lexarium.evaluations.segmentation.stream import END, Stream
 from lexarium.foundation.types import UserError
 
 CHANNEL = "word_start"
+ENOUGH = 10
+"""Positions inside utterances from which on it is no chance that a word begins at all of them."""
 BOUNDARIES = ("WORD_BOUNDARY", " ")
 """A word boundary in vocabularies of symbols, and of characters."""
 
@@ -43,6 +45,11 @@ def gold_stream(data: EvaluationData, split: str, limit: int = 0, *, asks: str) 
                 " tokenizer of single symbols"
             )
     stream = stream_of(view, CHANNEL, range(n))
+    if stream.inside.sum() >= ENOUGH and stream.starts[stream.inside].all():
+        raise UserError(
+            f"evaluation {asks}: in split {split!r} every symbol is a word of its own: are the symbols of words not"
+            " separated? Then write spaces between them, or say corpus.form: letters"
+        )
     marks = [i for i, symbol in enumerate(data.tokenizer.symbols) if symbol in BOUNDARIES]
     if np.isin(stream.symbols, marks).any():
         raise UserError(

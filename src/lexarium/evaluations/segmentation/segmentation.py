@@ -15,7 +15,8 @@ own thresholds, as cues of their own: cut above 0.5 (`threshold`), or at peaks. 
 A threshold is chosen on gold boundaries. `tune: crossed`, the default, chooses that of every second utterance on the
 other half, so no utterance is scored by a threshold it was used for, and all are scored. `tune: oracle` chooses on
 the very stream that is scored, as published scores do; with `search: bounded` also by their search. `aim` is the F it
-is chosen for. Type F depends on how many utterances there are: `val.utterances`.
+is chosen for. Type F depends on how many utterances there are: `val.utterances`. `val.unknown`
+counts symbols that the vocabulary does not hold (UNK): words that differ in those alone are one type.
 
 Items: one row per position, for plots of utterances: the symbol, whether a word begins there, and every cue. Cost:
 about window / stride forward passes over the split, and for `aim: type` half a second per cue and 100,000 symbols.
@@ -94,6 +95,8 @@ class Segmentation:
         """Metrics of every cue and strategy; one item per position."""
         metrics: dict[str, float | int] = {}
         items: dict[str, list[Any]] = {}
+        symbols = list(self.data.tokenizer.symbols)
+        unknown = symbols.index("UNK") if "UNK" in symbols else -2  # a number that no position has
         for split, stream in self._streams.items():
             for view, asked in scorer.views().items():
                 if asked.direction not in DIRECTIONS:
@@ -105,6 +108,7 @@ class Segmentation:
                 for context in self.config.contexts:
                     self._context(name, context, stream, asked, metrics, items)
                 metrics[f"{name}.utterances"] = stream.n_utterances
+                metrics[f"{name}.unknown"] = int((stream.symbols == unknown).sum())
         return Result(metrics, items)
 
     def log_line(self, result: Result) -> str:
