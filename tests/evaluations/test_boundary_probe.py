@@ -252,7 +252,7 @@ def test_what_cannot_be_probed_is_refused(data: EvaluationData, tmp_path: Path) 
             (
                 ["a b c"] * 8,
                 {},
-                "of 4 cuts inside utterances of split 'val' 4 are word boundaries; a probe needs",
+                "boundary_probe: in split 'train' every symbol is a word of its own",
             ),
             (["abc"] * 8, {}, "of 4 cuts inside utterances of split 'val' 0 are word boundaries"),
         )
