@@ -52,6 +52,21 @@ def test_the_best_checkpoint_is_kept_and_asked_for_by_name(tmp_path: Path, bette
     assert found == values[best]
 
 
+def test_the_best_checkpoint_outlives_rolling_ones(tmp_path: Path) -> None:
+    """The loss is highest before training; rolling checkpoints come later, and of those one is kept."""
+    rolling = {
+        "best": {"metric": "loss.val", "better": "higher"},
+        "rolling": 4,
+        "minutes": 0,
+        "every": 0,
+        "at": [],
+    }
+    run = run_with(tmp_path, None, checkpoint=rolling)
+    run.train()
+    assert best_step(run.files, "loss.val", "higher") == 0
+    assert checkpoint.steps(run.path) == [0, 8, 12]
+
+
 def test_without_best_only_the_last_is_kept_and_best_is_refused(tmp_path: Path) -> None:
     run = run_with(tmp_path, None)
     run.train()
