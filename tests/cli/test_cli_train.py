@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from lexarium.cli.console import Talk
+from lexarium.cli.train import print_metrics
 from lexarium.foundation.files import read_json
 from lexarium.studies.run_files import RunFiles
 
@@ -27,6 +29,18 @@ def test_trains_and_prints_result_and_directory(lexarium, trained: Path) -> None
     assert answer.out.splitlines()[0] == "done at step 12"
     assert answer.out.splitlines()[-1] == str(trained)
     assert "loss.val" in answer.out and "loss.val.half.0" not in answer.out  # slices are in `show`
+
+
+def test_words_found_are_told_although_they_are_slices(capsys: pytest.CaptureFixture[str]) -> None:
+    """Segmentation has thousands of numbers, each with many parts to its name: its headline is not among the hidden."""
+    metrics = {f"val.{c}.{s}.{m}.f": 0.5 for c in ("boundary", "loss") for s in ("peak", "threshold")
+               for m in ("boundary", "token", "boundary_all")}  # fmt: skip
+    found = {"dir": "run", "train": {}, "evaluations": {"cuts": {"step": 3, "metrics": metrics}}}
+    print_metrics(Talk(), found)
+    told = capsys.readouterr().out
+    shown = [line.split()[0] for line in told.splitlines()[1:-1]]
+    assert shown == ["cuts.val.boundary.peak.boundary.f", "cuts.val.boundary.peak.token.f"]
+    assert "and 10 slices" in told
 
 
 def test_json_holds_the_metrics(lexarium, trained: Path) -> None:

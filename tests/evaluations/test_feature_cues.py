@@ -9,18 +9,23 @@ import numpy as np
 import pytest
 import torch
 
-from lexarium.evaluations.feature_cues import NAMES, feature_predictions
 from lexarium.evaluations.scorer import Scorer
+from lexarium.evaluations.segmentation.cues import BASE, FEATURES, cues_alone, cues_in_stream
+from lexarium.evaluations.segmentation.stream import Stream
 from lexarium.foundation import registry
 from lexarium.foundation.config import Source, validate
 from lexarium.foundation.features import describe, vocabulary_features
-from lexarium.foundation.types import UserError
 from lexarium.models.build import build_model
 from phonemes import ROWS, table_file
 from toy import InMemory
 
+NAMES = ("loss", "entropy", "deviation", "boundary")
+STREAM = Stream.of_words([[[4, 9], [6]], [[7]], [[8, 20, 21, 10], [5, 4]]])
 
-def asked(folder: Path, bos: bool = True, **options: Any) -> tuple[Scorer, np.ndarray]:
+
+def asked(
+    folder: Path, bos: bool = True, direction: str = "forward", **options: Any
+) -> tuple[Scorer, np.ndarray]:
     """A scorer of a random model, and the values (V, 39) of its tokens."""
     make = lambda kind, name, *given, **more: registry.find(kind, name)(
         registry.find(kind, name).Config(**more), *given
@@ -35,7 +40,7 @@ def asked(folder: Path, bos: bool = True, **options: Any) -> tuple[Scorer, np.nd
     with torch.no_grad():
         model.embedding.weight.mul_(40)
     describe(model, tokenizer, objective.roles)
-    scorer = Scorer(model, objective, make("direction", "forward"), tokenizer, batch_tokens=30)
+    scorer = Scorer(model, objective, make("direction", direction), tokenizer, batch_tokens=30)
     return scorer, vocabulary_features(config.features, tokenizer, objective.roles)
 
 
@@ -44,12 +49,13 @@ def test_cues_by_the_definition(bos: bool, tmp_path: Path) -> None:
     scorer, values = asked(tmp_path, bos)
     rows = [np.array([4, 9, 6, 12]), np.array([7, 5]), np.array([3, 8, 20, 21, 10])]
     targets = [np.append(row if bos else row[1:], -1) for row in rows]
-    for row, wanted, found in zip(rows, targets, feature_predictions(scorer, rows, targets), strict=True):
+    for row, wanted, found in zip(rows, targets, scorer.predictions(rows, targets, 3), strict=True):
         ids = torch.tensor([[3, *row] if bos else row.tolist()])
         with torch.no_grad():
             hidden = scorer.model(tokens=ids).hidden
             logits = (hidden @ scorer.model.embedding.weight.T).reshape(len(hidden), 39, 3)
-        assert found.shape == (len(row) + bos, len(NAMES))
+        assert found.shape == (len(row) + bos, 4 + len(NAMES))
+        found = found[:, 4:]
         for place, target in enumerate(wanted.tolist()):
             p = logits[place].softmax(-1).numpy()
             losses = [-np.log(p[s, values[target, s]]) for s in range(39)]
@@ -66,5 +72,45 @@ def test_cues_by_the_definition(bos: bool, tmp_path: Path) -> None:
 
 def test_other_models_have_none(tmp_path: Path) -> None:
     scorer, _ = asked(tmp_path, tied=False)
-    with pytest.raises(UserError, match="cues of features need a model that predicts features"):
-        feature_predictions(scorer, [np.array([4])], [np.array([5, -1])])
+    assert scorer.predictions([np.array([4])], [np.array([5, -1])], 3)[0].shape == (2, 4)
+    assert set(cues_alone(scorer, STREAM)) == {*BASE, *(f"increase_in_{name}" for name in BASE)}
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("bos", [True, False])
+def test_they_are_cues_of_word_boundaries(bos: bool, direction: str, tmp_path: Path) -> None:
+    """Each utterance alone: what is predicted of x_t belongs to the cut before it, read backwards to the one behind."""
+    scorer, values = asked(tmp_path, bos, direction)
+    found = cues_alone(scorer, STREAM)
+    assert list(found) == [*BASE, *FEATURES, *(f"increase_in_{name}" for name in (*BASE, *FEATURES))]
+    for i in range(STREAM.n_utterances):
+        places = np.flatnonzero(STREAM.utterance == i)
+        own = STREAM.symbols[places[:-1]].tolist()
+        own = own[::-1] if direction == "backward" else own
+        ids = torch.tensor([[3, *own]])
+        with torch.no_grad():
+            hidden = scorer.model(tokens=ids).hidden
+            p = (hidden @ scorer.model.embedding.weight.T).reshape(len(hidden), 39, 3).softmax(-1).numpy()
+        wanted = [
+            np.mean([-np.log(p[k, s, values[target, s]]) for s in range(39)])
+            for k, target in enumerate([*own, 3])
+        ]
+        cuts = places[::-1] if direction == "backward" else places
+        np.testing.assert_allclose(found["feature_loss"][cuts], wanted)
+        np.testing.assert_allclose(found["feature_boundary"][cuts], p[:, 38, 1])
+        steps = [0.0, *np.diff(wanted)]
+        np.testing.assert_allclose(found["increase_in_feature_loss"][cuts], steps, atol=1e-12)
+
+
+def test_they_are_cues_in_a_stream(tmp_path: Path) -> None:
+    """In one window the whole stream is one row."""
+    scorer, _ = asked(tmp_path, bos=False)
+    ids = np.where(STREAM.ends, 3, STREAM.symbols)
+    row = np.array([3, *ids])
+    whole = scorer.predictions([row], [np.append(ids, -1)], 3)[0][:-1]
+    found = cues_in_stream(scorer, STREAM, window=30, stride=5)
+    for name, column in zip(FEATURES, whole.T[4:], strict=True):
+        np.testing.assert_allclose(found[name], column)
+    shorter = cues_in_stream(scorer, STREAM, window=6, stride=2)
+    np.testing.assert_allclose(shorter["feature_loss"][:5], found["feature_loss"][:5])
+    assert (np.abs(shorter["feature_loss"] - found["feature_loss"])[6:] > 1e-9).any()

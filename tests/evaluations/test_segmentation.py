@@ -24,7 +24,8 @@ from lexarium.foundation.config import ConfigError, Source, validate
 from lexarium.foundation.types import UserError
 from lexarium.models.build import build_model
 from lexarium.tokens.prepare import open_tokenizer, prepare
-from lexarium.tokens.store import TokenStore
+from lexarium.tokens.store import TokenStore, ViewConfig
+from lexarium.tokens.subsample import Subsample
 from lexarium.tokens.symbols import SymbolTokenizer
 
 WORDS = ["ba", "dog", "ti", "a", "gola"]
@@ -269,3 +270,27 @@ def test_symbols_outside_the_vocabulary_are_counted(tmp_path: Path) -> None:
     config = Segmentation.Config(splits=("train", "val"), window=8, stride=4, contexts=("stream",))
     found = Segmentation(config, data).run(asked(data), 0).metrics
     assert (found["train.unknown"], found["val.unknown"]) == (0, 2)
+    assert (found["train.unseen"], found["val.unseen"]) == (
+        0,
+        0,
+    )  # what the vocabulary lacks is told as unknown
+
+
+def test_symbols_that_training_never_has_are_counted_and_told(tmp_path: Path) -> None:
+    """With min_count 0 the vocabulary holds them; those of the documents a run trains on are what it has seen."""
+    (tmp_path / "v.txt").write_text("ba xo\nxa ba\nbu\n")
+    data = make(tmp_path, ["ba ba oba", "oba ba", "ubu"], val_path=str(tmp_path / "v.txt"), split={})
+    config = Segmentation.Config(splits=("train", "val"), window=8, stride=4, contexts=("stream",))
+    result = Segmentation(config, data).run(asked(data), 0)
+    found = result.metrics
+    assert (found["train.unseen"], found["val.unseen"], found["val.unknown"]) == (0, 2, 0)
+    assert Segmentation(config, data).log_line(result).endswith("; val: symbols never seen in training: 2")
+    first = ViewConfig(subsample=Subsample(count=2, seed=next(s for s in range(9) if not _taken(data, s, 2))))
+    part = EvaluationData(data.store, data.tokenizer, first)
+    found = Segmentation(config, part).run(asked(data), 0).metrics
+    assert found["val.unseen"] == 3, "u is in the document that the sample leaves out"
+
+
+def _taken(data: EvaluationData, seed: int, document: int) -> bool:
+    view = data.store.view("train", ViewConfig(subsample=Subsample(count=2, seed=seed)))
+    return document in view.documents.tolist()

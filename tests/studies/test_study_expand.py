@@ -260,7 +260,12 @@ def test_overrides_change_the_base() -> None:
             "evaluations.3.every=5",
             r"command line: evaluations\.3\.every: there is no evaluations\.3 to change",
         ),
-        ("axes.model.n_layers=[9]", r"axes: unknown key"),
+        ("seeds=[1]", r"override seeds: a study's seeds are set with --seeds"),
+        (
+            "base.train.max_steps=3",
+            r"override base\.train\.max_steps: overrides change what stands under `base`",
+        ),
+        ("axes.model.n_layers=[9]", r"override axes\.model\.n_layers: .* --only"),
     ],
 )
 def test_overrides_that_are_refused(override: str, message: str) -> None:

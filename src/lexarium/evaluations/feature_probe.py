@@ -33,7 +33,7 @@ from lexarium.evaluations.evaluation import EvaluationData, SplitsConfig
 from lexarium.evaluations.logistic import solve
 from lexarium.foundation.config import outside_identity
 from lexarium.foundation.features import MINUS, PLUS, FeatureTable, read_features
-from lexarium.foundation.types import Result, UserError
+from lexarium.foundation.types import Output, Result, UserError
 
 END = -1
 """An utterance boundary in a stream."""
@@ -183,25 +183,20 @@ class FeatureProbe:
 
 def states_of(scorer: Any, rows: Sequence[np.ndarray], layer: str | int, last: int) -> np.ndarray:
     """(rows * last, d) float32: states of the last tokens of each row of ids, in reading order."""
-    found: list[np.ndarray] = [np.zeros(0)] * len(rows)
-    nothing = np.zeros(0, dtype=np.int64)
-    for chosen in scorer._batches([len(row) for row in rows]):
-        batch, ends = scorer._contexts([(nothing, rows[i]) for i in chosen])
-        with scorer._inference():
-            output = scorer._forward(batch, **({} if layer == "final" else {"layers": []}))
-            if layer == "final":
-                states = output.hidden
-            else:
-                place = 0 if layer == "embedding" else int(layer)
-                if place >= len(output.layers):
-                    raise UserError(
-                        f"evaluation feature_probe: layer {place}, and the model has {len(output.layers) - 1}"
-                    )
-                states = output.layers[place]
-            values = states.float().cpu().numpy()
-        for i, end in zip(chosen, ends.tolist(), strict=True):
-            found[i] = values[end + 1 - last : end + 1]
-    return np.concatenate(found)
+
+    def measure(output: Output, chosen: np.ndarray) -> np.ndarray:
+        states = output.hidden
+        if layer != "final":
+            place, found = 0 if layer == "embedding" else int(layer), output.layers or []
+            if place >= len(found):
+                raise UserError(
+                    f"evaluation feature_probe: layer {place}, and the model has {len(found) - 1}"
+                )
+            states = found[place]
+        return np.asarray(states.float().cpu().numpy())
+
+    found = scorer.measured(rows, measure, layers=layer != "final")
+    return np.concatenate([states[-last:] for states in found])
 
 
 def by_phoneme(

@@ -28,12 +28,15 @@ from lexarium.evaluations.decoding import (
     decode,
     settled,
 )
+from lexarium.evaluations.feature_cues import feature_statistics
 from lexarium.foundation.types import Batch, Document, Example, Output, State, UserError
 from lexarium.objectives.framing import log_probabilities
 from lexarium.tokens.block import Block, keeps_up
 from lexarium.tokens.direction import views_of
 
 Prefix = str | tuple[str, str]
+Rows = Sequence[np.ndarray]
+Measure = Callable[[Output, np.ndarray], np.ndarray]
 BATCH_TOKENS = 4096
 """Padded positions per forward pass."""
 LOGITS = 1 << 22
@@ -89,23 +92,37 @@ class Scorer:
             found[chosen] = self._next([rows[i] for i in chosen]).cpu().numpy()
         return found
 
-    def predictions(
-        self, rows: Sequence[np.ndarray], targets: Sequence[np.ndarray], mark: int
-    ) -> list[np.ndarray]:
+    def predictions(self, rows: Rows, targets: Rows, mark: int) -> list[np.ndarray]:
         """Per row, float64 (L, 4): of what the model predicts after each token read, the loss of the target (nats), its
         rank (0 = best), the entropy (nats), and the probability of the token `mark`.
 
         Rows and targets are ids in READING order. L counts bos where the objective reads one, first; targets (L,) may
-        be -1, where loss and rank are NaN. Of a number that is not one the loss is infinite.
+        be -1, where loss and rank are NaN. Of a number that is not one the loss is infinite. Of a model that predicts
+        features the columns of `feature_statistics` follow, (L, 8).
         """
+
+        def measure(output: Output, chosen: np.ndarray) -> np.ndarray:
+            wanted = torch.from_numpy(np.concatenate([targets[i] for i in chosen])).to(self.device)
+            values = _statistics(output, wanted, mark)
+            more = [feature_statistics(output, wanted)] if output.features is not None else []
+            return np.concatenate([values, *more], axis=1)
+
+        return self.measured(rows, measure)
+
+    def measured(self, rows: Rows, measure: Measure, layers: bool = False) -> list[np.ndarray]:
+        """Per row of ids in READING order, (L, ...): what `measure` makes of the states after each token read.
+
+        `measure(output, chosen)` sees one batch, the rows with the numbers `chosen` one after the other, and gives an
+        array with one entry per state. L counts bos where the objective reads one. With `layers` the output has them.
+        """
+        return self._measured([(np.zeros(0, np.int64), row) for row in rows], measure, layers)
+
+    def _measured(self, rows: Sequence[Context], measure: Measure, layers: bool) -> list[np.ndarray]:
         found: list[np.ndarray] = [np.zeros(0)] * len(rows)
-        nothing = np.zeros(0, dtype=np.int64)
-        for chosen in self._batches([len(row) for row in rows]):
-            batch, last = self._contexts([(nothing, rows[i]) for i in chosen])
-            wanted = np.concatenate([targets[i] for i in chosen])
+        for chosen in self._batches([len(a) + len(b) for a, b in rows]):
+            batch, last = self._contexts([rows[i] for i in chosen])
             with self._inference():
-                output = self._forward(batch)
-                values = _statistics(output, torch.from_numpy(wanted).to(self.device), mark)
+                values = measure(self._forward(batch, **({"layers": []} if layers else {})), chosen)
             ends = (last + 1).tolist()
             for i, start, end in zip(chosen, [0, *ends], ends, strict=False):
                 found[i] = values[start:end]
@@ -235,27 +252,21 @@ class Scorer:
         """
         return self._states([self._read(p) for p in prefixes])
 
-    def states(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def states(self, rows: Rows) -> list[np.ndarray]:
         """`hidden` of rows of ids in READING order: what is read need not be the tokens of a text."""
         return self._states([(np.zeros(0, np.int64), row) for row in rows])
 
     def _states(self, rows: Sequence[Context]) -> list[np.ndarray]:
-        found: list[np.ndarray] = [np.zeros(0)] * len(rows)
-        for chosen in self._batches([len(a) + len(b) for a, b in rows]):
-            batch, last = self._contexts([rows[i] for i in chosen])
-            with self._inference():
-                output = self._forward(batch, layers=[])
-                assert output.layers is not None
-                if len({states.shape[1] for states in output.layers}) > 1:
-                    raise UserError(
-                        "the layers of this model differ in width, so their states cannot be stacked"
-                    )
-                stacked = torch.stack(output.layers).float().cpu().numpy()
-            for i, end in zip(chosen, last.tolist(), strict=True):
-                given, begun = rows[i]
-                own = len(begun) if "source" in self.model.consumes else len(given) + len(begun)  # type: ignore[operator]
-                found[i] = stacked[:, end + 1 - own : end + 1]
-        return found
+        def measure(output: Output, _: np.ndarray) -> np.ndarray:
+            assert output.layers is not None
+            if len({states.shape[1] for states in output.layers}) > 1:
+                raise UserError("the layers of this model differ in width, so their states cannot be stacked")
+            return np.asarray(torch.stack(output.layers, dim=1).float().cpu().numpy())
+
+        source = "source" in self.model.consumes  # type: ignore[operator]
+        own = [len(begun) if source else len(given) + len(begun) for given, begun in rows]
+        found = self._measured(rows, measure, layers=True)
+        return [values[len(values) - n :].swapaxes(0, 1) for values, n in zip(found, own, strict=True)]
 
     # -- how -----------------------------------------------------------------------------------------
 

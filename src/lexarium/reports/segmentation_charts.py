@@ -19,13 +19,13 @@ CUE_WORDS = {
     "entropy": "entropy",
     "loss": "loss",
     "rank": "rank",
-    "increase_in_boundary": "increase in boundary probability",
-    "increase_in_entropy": "increase in entropy",
-    "increase_in_loss": "increase in loss",
-    "increase_in_rank": "increase in rank",
-    "vote_peak": "vote of all peaks",
-    "vote_threshold": "vote of all thresholds",
+    "feature_boundary": "boundary feature",
+    "feature_entropy": "feature entropy",
+    "feature_loss": "feature loss",
+    "feature_deviation": "deviation of feature losses",
 }
+CUE_WORDS |= {f"increase_in_{name}": f"increase in {words}" for name, words in CUE_WORDS.items()}
+CUE_WORDS |= {"vote_peak": "vote of all peaks", "vote_threshold": "vote of all thresholds"}
 MEASURE_WORDS = {"ftp": "forward TP", "btp": "backward TP"}
 MEASURE_WORDS |= {"mi": "mutual information"}
 BASELINE_WORDS = {
@@ -192,7 +192,8 @@ def _map(rows: Sequence[Row], stream: str, words: Words, tune: str) -> Figure:
         ]
         for one in data:
             one["text"] = f"{100 * one['f']:.0f}"
-        order = [cue_words(cue) for cue in CUES]
+        present = {row["cue"] for row in own}
+        order = [cue_words(cue) for cue in CUES if cue in present]
         tilted = {
             "labelAngle": -35,
             "labelAlign": "left",

@@ -22,14 +22,15 @@ from typing import Any
 
 import numpy as np
 
+from lexarium.evaluations.segmentation.cues import BASE, FEATURES
 from lexarium.evaluations.segmentation.decisions import peaks
 from lexarium.foundation.files import Damaged, read_lines
 from lexarium.studies.intervals import describe
 from lexarium.studies.readings import reading
 from lexarium.studies.results import RunRow, Table
 
-BASE = ("boundary", "entropy", "loss", "rank")
-CUES = (*BASE, *(f"increase_in_{name}" for name in BASE), "vote_peak", "vote_threshold")
+_VALUES = (*BASE, *FEATURES)
+CUES = (*_VALUES, *(f"increase_in_{name}" for name in _VALUES), "vote_peak", "vote_threshold")
 MEASURES = tuple(
     f"{what}.{m}" for what in ("boundary", "token", "type") for m in ("precision", "recall", "f")
 )

@@ -127,10 +127,13 @@ class Study:
                         f"override {dotted(place)}: the axis {axis!r} sets it; choose a level with"
                         f" `lexarium study run ... --only {axis}=LEVEL` (levels: {names})"
                     )
-            if place[0] == "seed":
-                raise ConfigError(
-                    "override seed: a study's seeds are set with --seeds, for example --seeds 1,2,3"
-                )
+            told = ""
+            if place == ("seed",) or (place == ("seeds",) and not isinstance(overrides[place], dict)):
+                told = "a study's seeds are set with --seeds, for example --seeds 1,2,3"
+            elif place[0] in ("base", "axes"):
+                told = "overrides change what stands under `base`, that word left out; levels are chosen with --only"
+            if told:
+                raise ConfigError(f"override {dotted(place)}: {told}")
 
     def _check_redraw(self) -> None:
         """What takes the run's seed has no other value, and contrasts know that data are redrawn."""

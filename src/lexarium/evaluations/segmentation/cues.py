@@ -8,6 +8,9 @@ Let p_t be the model's distribution over what stands at position t, before it is
     boundary            p_t(utterance boundary)                                        probability
     increase_in_C       C_t less C at the position read before; 0 at the first         as C
 
+A model that predicts features has `feature_loss`, `feature_entropy`, `feature_deviation` and `feature_boundary`
+too, each with its increase: see `evaluations/feature_cues.py`.
+
 All point up where a word begins. A forward model's cue at x_t belongs to the cut before x_t. A backward model reads
 x_t after what follows it, so its cue at x_t belongs to the cut BEHIND x_t: its values are shifted by one position,
 and the value of an utterance's first cut is that of the boundary before it, which scores never look at.
@@ -27,6 +30,9 @@ from lexarium.evaluations.segmentation.stream import END, Stream
 
 BASE = ("boundary", "entropy", "loss", "rank")
 CUES = (*BASE, *(f"increase_in_{name}" for name in BASE))
+"""Of every model; these vote."""
+FEATURES = ("feature_loss", "feature_entropy", "feature_deviation", "feature_boundary")
+"""Of models that predict features."""
 DIRECTIONS = ("forward", "backward")
 
 
@@ -40,9 +46,10 @@ def cues_in_stream(scorer: Any, stream: Stream, window: int, stride: int) -> dic
     starts = _window_starts(len(read), window, stride)
     rows = [read[a : a + window] for a in starts]
     targets = [np.append(row if framed else row[1:], -1) for row in rows]
-    values = np.empty((len(read), 4))
+    predicted = scorer.predictions(rows, targets, int(ids[-1]))
+    values = np.empty((len(read), predicted[0].shape[1]))
     done = 0
-    for start, found in zip(starts, scorer.predictions(rows, targets, int(ids[-1])), strict=True):
+    for start, found in zip(starts, predicted, strict=True):
         # state j (bos not counted) predicts the token at start + j + 1
         own = found[framed:-1]
         first = max(done, start + 1)
@@ -69,11 +76,11 @@ def cues_alone(scorer: Any, stream: Stream) -> dict[str, np.ndarray]:
         first = np.flatnonzero(stream.first)
         return _named(np.concatenate(parts), first)
     # predicted: x_n, ..., x_1, the boundary before them; their cuts: behind x_n, ..., behind x_1, before x_1
-    values = np.concatenate([_named_rows(part) for part in parts])
+    first = np.cumsum([0, *map(len, parts[:-1])])
+    values = _named(np.concatenate(parts), first)
     place = np.concatenate([np.arange(b, a - 1, -1) for a, b in zip(begins, edges, strict=True)])
-    back = np.empty_like(values)
-    back[place] = values
-    return {name: back[:, i] for i, name in enumerate(CUES)}
+    order = np.argsort(place)
+    return {name: of_cue[order] for name, of_cue in values.items()}
 
 
 def _ids(scorer: Any, stream: Stream) -> np.ndarray:
@@ -107,12 +114,14 @@ def _aligned(values: np.ndarray, turned: bool) -> dict[str, np.ndarray]:
 
 
 def _named(values: np.ndarray, first: np.ndarray) -> dict[str, np.ndarray]:
-    """The cues from loss, rank, entropy and boundary probability (N, 4); `first`: rows before which none was read."""
+    """The cues from loss, rank, entropy and boundary probability, and what is known of features, (N, 4) or (N, 8);
+    `first`: rows before which none was read."""
     base = {
         "boundary": values[:, 3],
         "entropy": values[:, 2],
         "loss": values[:, 0],
         "rank": np.log2(1 + values[:, 1]),
+        **dict(zip(FEATURES, values.T[4:], strict=False)),
     }
     found = dict(base)
     for name, value in base.items():
@@ -120,9 +129,3 @@ def _named(values: np.ndarray, first: np.ndarray) -> dict[str, np.ndarray]:
         step[first] = 0.0
         found[f"increase_in_{name}"] = step
     return found
-
-
-def _named_rows(values: np.ndarray) -> np.ndarray:
-    """(N, 8) in the order of CUES, of one utterance."""
-    found = _named(values, np.array([0]))
-    return np.stack([found[name] for name in CUES], axis=1)

@@ -21,6 +21,8 @@ ENOUGH = 10
 """Positions inside utterances from which on it is no chance that a word begins at all of them."""
 BOUNDARIES = ("WORD_BOUNDARY", " ")
 """A word boundary in vocabularies of symbols, and of characters."""
+LOOK = 1000
+"""Documents after which it is seen whether more need to be read."""
 
 
 def gold_stream(data: EvaluationData, split: str, limit: int = 0, *, asks: str) -> Stream:
@@ -57,6 +59,18 @@ def gold_stream(data: EvaluationData, split: str, limit: int = 0, *, asks: str) 
             " corpus.boundaries: channel"
         )
     return stream
+
+
+def unseen(data: EvaluationData, symbols: np.ndarray) -> np.ndarray:
+    """(n,) bool: which of `symbols`, (n,) ids or END, occur in no document that the run trains on."""
+    view = data.view("train")
+    left = set(np.unique(symbols).tolist()) - {END}
+    for start in range(0, len(view), LOOK):
+        if not left:
+            break
+        for i in range(start, min(start + LOOK, len(view))):
+            left.difference_update(view.tokens(i).tolist())
+    return np.isin(symbols, list(left))
 
 
 def stream_of(view: Any, channel: str, utterances: Sequence[int] | None = None) -> Stream:

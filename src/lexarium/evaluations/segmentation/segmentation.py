@@ -7,16 +7,18 @@ metrics:
     val.<cue>.<strategy>.<measure>          utterances read one after the other
     val.alone.<cue>.<strategy>.<measure>    each utterance by itself
 
-with cues `boundary entropy loss rank increase_in_...`, strategies `peak` and `threshold`, measures `boundary.f`,
-`token.f`, `type.f`, ... `vote_peak` and `vote_threshold` are the shares of the eight cues that peak, or exceed their
-own thresholds, as cues of their own: cut above 0.5 (`threshold`), or at peaks. `val.bits_per_symbol` and
+with cues `boundary entropy loss rank increase_in_...` (and `feature_...` of a model that predicts features), strategies
+`peak` and `threshold`, measures `boundary.f`, `token.f`, `type.f`, ... `vote_peak` and `vote_threshold` are the shares
+of the eight cues of every model that peak, or exceed their own thresholds, as cues of their own: cut above 0.5
+(`threshold`), or at peaks. `val.bits_per_symbol` and
 `val.perplexity` are those of all symbols and utterance boundaries in the first context.
 
 A threshold is chosen on gold boundaries. `tune: crossed`, the default, chooses that of every second utterance on the
 other half, so no utterance is scored by a threshold it was used for, and all are scored. `tune: oracle` chooses on
 the very stream that is scored, as published scores do; with `search: bounded` also by their search. `aim` is the F it
-is chosen for. Type F depends on how many utterances there are: `val.utterances`. `val.unknown`
-counts symbols that the vocabulary does not hold (UNK): words that differ in those alone are one type.
+is chosen for. Type F depends on how many utterances there are: `val.utterances`. `val.unknown` counts symbols that the
+vocabulary does not hold (UNK): words that differ in those alone are one type. `val.unseen` counts symbols that are in
+the vocabulary but never in what the run trains on: no model can know them, and their loss and rank are chance.
 
 Items: one row per position, for plots of utterances: the symbol, whether a word begins there, and every cue. Cost:
 about window / stride forward passes over the split, and for `aim: type` half a second per cue and 100,000 symbols.
@@ -36,7 +38,7 @@ from pydantic import Field, model_validator
 from lexarium.evaluations.evaluation import EvaluationData, SplitsConfig
 from lexarium.evaluations.segmentation.cues import CUES, DIRECTIONS, cues_alone, cues_in_stream
 from lexarium.evaluations.segmentation.decisions import inner_peaks, peaks, tuned, votes
-from lexarium.evaluations.segmentation.gold import CHANNEL, gold_stream
+from lexarium.evaluations.segmentation.gold import CHANNEL, gold_stream, unseen
 from lexarium.evaluations.segmentation.scores import score
 from lexarium.evaluations.segmentation.stream import Stream
 from lexarium.foundation.types import Result, UserError
@@ -96,8 +98,10 @@ class Segmentation:
         metrics: dict[str, float | int] = {}
         items: dict[str, list[Any]] = {}
         symbols = list(self.data.tokenizer.symbols)
-        unknown = symbols.index("UNK") if "UNK" in symbols else -2  # a number that no position has
+        unk = symbols.index("UNK") if "UNK" in symbols else -2  # a number that no position has
         for split, stream in self._streams.items():
+            unknown = stream.symbols == unk
+            never = unseen(self.data, stream.symbols) & ~unknown
             for view, asked in scorer.views().items():
                 if asked.direction not in DIRECTIONS:
                     raise UserError(
@@ -108,7 +112,8 @@ class Segmentation:
                 for context in self.config.contexts:
                     self._context(name, context, stream, asked, metrics, items)
                 metrics[f"{name}.utterances"] = stream.n_utterances
-                metrics[f"{name}.unknown"] = int((stream.symbols == unknown).sum())
+                metrics[f"{name}.unknown"] = int(unknown.sum())
+                metrics[f"{name}.unseen"] = int(never.sum())
         return Result(metrics, items)
 
     def log_line(self, result: Result) -> str:
@@ -116,7 +121,11 @@ class Segmentation:
         end = ".boundary.peak.boundary.f"
         found = [(n.removesuffix(end), v) for n, v in result.metrics.items() if n.endswith(end)]
         told = ", ".join(f"{name} {value:.3f}" for name, value in found)
-        return f"boundary F at peaks of boundary probability: {told or 'not asked for'}"
+        missing = [(n, v) for n, v in result.metrics.items() if n.endswith(".unseen") and v]
+        never = "".join(
+            f"; {n.removesuffix('.unseen')}: symbols never seen in training: {v:,}" for n, v in missing
+        )
+        return f"boundary F at peaks of boundary probability: {told or 'not asked for'}{never}"
 
     def _context(
         self,
@@ -154,8 +163,8 @@ class Segmentation:
         found = {name: {"peak": peaks(values), "threshold": above[name]} for name, values in cues.items()}
         if c.votes:
             shares = {
-                "vote_peak": votes({name: inner_peaks(values) for name, values in cues.items()}),
-                "vote_threshold": votes(above),
+                "vote_peak": votes({name: inner_peaks(cues[name]) for name in CUES}),
+                "vote_threshold": votes({name: above[name] for name in CUES}),
             }
             found |= {
                 name: {way: cut(values) for way, cut in ways.items()} for name, values in shares.items()
@@ -173,7 +182,7 @@ class Segmentation:
             "utterance": stream.utterance.tolist(),
             "symbol": [symbols[i] for i in stream.symbols.tolist()],
             "word_start": stream.starts.tolist(),
-            **{cue: cues[cue].tolist() for cue in CUES},
+            **{cue: values.tolist() for cue, values in cues.items()},
         }
         for column, values in columns.items():
             items.setdefault(column, []).extend(values)
