@@ -17,13 +17,17 @@ from lexarium.evaluations.segmentation.decisions import (
     peaks,
     votes,
 )
-from lexarium.evaluations.segmentation.scores import score
-from lexarium.evaluations.segmentation.stream import Stream
+from lexarium.evaluations.segmentation.scores import f_of, score
+from lexarium.evaluations.segmentation.stream import MOST, Stream
 
 BRENT = Path(__file__).parents[3] / "shared/data/brent/br-phono.txt"
 needs_brent = pytest.mark.skipif(not BRENT.is_file(), reason="shared/data/brent is not there")
 
-WORDS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4), min_size=1, max_size=5)
+ODD = (0xD7FF, 0xDBFF, MOST)
+"""Symbols whose numbers are code points of no character, or the last one there is."""
+WORDS = st.lists(
+    st.lists(st.integers(0, 3) | st.sampled_from(ODD), min_size=1, max_size=4), min_size=1, max_size=5
+)
 UTTERANCES = st.lists(WORDS, min_size=1, max_size=6)
 
 
@@ -93,6 +97,8 @@ def test_scores_are_those_of_sets(utterances: list, data: st.DataObject) -> None
     found = score(stream, cuts)
     for name, value in simple_score(stream, cuts).items():
         assert found[name] == pytest.approx(value), name
+    for aim in ("boundary", "type"):
+        assert f_of(stream, cuts, aim) == found[f"{aim}.f"]
 
 
 def test_a_worked_example() -> None:
@@ -146,6 +152,8 @@ def test_a_stream_must_be_one() -> None:
         ([1, 2], [1, 0]),
         ([1, -1], [0, 0]),
         ([1, -1], [1, 1]),
+        ([MOST + 1, -1], [1, 0]),
+        ([-2, -1], [1, 0]),
     ):
         with pytest.raises(ValueError):
             Stream(np.array(symbols), np.array(starts, dtype=bool))

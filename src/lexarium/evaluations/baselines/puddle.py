@@ -113,8 +113,4 @@ def _read_all(lexicon: Lexicon, texts: Iterable[str]) -> None:
 
 def _texts(stream: Stream) -> list[str]:
     """Utterances as strings of one character per symbol: their stretches are hashed fast."""
-    if int(stream.symbols.max()) >= 0x10FFFF:
-        raise UserError(
-            f"puddle: found symbol {int(stream.symbols.max())}, expected numbers below {0x10FFFF}"
-        )
     return "".join(map(chr, (stream.symbols - END).tolist())).split("\0")[:-1]

@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from lexarium.evaluations.segmentation.scores import f_score, score
+from lexarium.evaluations.segmentation.scores import f_of, f_score
 from lexarium.evaluations.segmentation.stream import Stream
 
 Aim = Literal["boundary", "type"]
@@ -154,7 +154,7 @@ def bounded_threshold(values: np.ndarray, stream: Stream, aim: Aim = "boundary")
     part, own = stream.part(chosen), values[chosen]
     finite = own[np.isfinite(own)]
     found = minimize_scalar(
-        lambda theta: -score(part, own > theta)[f"{aim}.f"],
+        lambda theta: -f_of(part, own > theta, aim),
         bounds=(float(finite.min()), float(finite.max())),
         method="bounded",
     )

@@ -16,10 +16,12 @@ count symbols, not characters (an IPA symbol has several), and a word type is a 
                     predicted and several gold words (under), of several and one (over), of several and several (mis)
 
 Precision, recall and F are 0 where they have no denominator; the counts beside them (`predicted`, `gold`, `hits`)
-tell. Cost: a few passes over the stream; types need one slice per word.
+tell. Cost: a few passes over the stream; types need one string per word.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 
@@ -31,12 +33,12 @@ def score(stream: Stream, cuts: np.ndarray) -> dict[str, float]:
     gold, cut = stream.starts & stream.inside, cuts & stream.inside
     hits, predicted, wanted = int((gold & cut).sum()), int(cut.sum()), int(gold.sum())
     edges = 2 * stream.n_utterances
-    words = stream.words(cut | stream.first)
+    starts = cut | stream.first
     found = {
         **_named("boundary", hits, predicted, wanted),
         **_named("boundary_all", hits + edges, predicted + edges, wanted + edges),
-        **_named("token", *_words(stream, words)),
-        **_named("type", *_types(stream, words)),
+        **_named("token", *_words(stream, stream.words(starts))),
+        **_named("type", *_types(stream, starts)),
         "over": _share(predicted - hits, int(stream.inside.sum()) - wanted),
         "under": _share(wanted - hits, wanted),
         **_errors(stream, cut, gold),
@@ -45,6 +47,15 @@ def score(stream: Stream, cuts: np.ndarray) -> dict[str, float]:
     found["exact"] = float((wrong == 0).mean())
     found["utterances"] = stream.n_utterances
     return found
+
+
+def f_of(stream: Stream, cuts: np.ndarray, aim: Literal["boundary", "type"]) -> float:
+    """One F of `score`, without the rest."""
+    cut = cuts & stream.inside
+    if aim == "type":
+        return f_score(*_types(stream, cut | stream.first))
+    gold = stream.starts & stream.inside
+    return f_score(int((gold & cut).sum()), int(cut.sum()), int(gold.sum()))
 
 
 def f_score(hits: float, predicted: float, wanted: float) -> float:
@@ -58,8 +69,8 @@ def _words(stream: Stream, predicted: tuple[np.ndarray, np.ndarray]) -> tuple[in
     return len(np.intersect1d(a, b, assume_unique=True)), len(a), len(b)
 
 
-def _types(stream: Stream, predicted: tuple[np.ndarray, np.ndarray]) -> tuple[int, int, int]:
-    one, other = stream.types(*predicted), stream.gold_types
+def _types(stream: Stream, starts: np.ndarray) -> tuple[int, int, int]:
+    one, other = stream.types(starts), stream.gold_types
     return len(one & other), len(one), len(other)
 
 

@@ -7,6 +7,7 @@ positions INSIDE utterances: every symbol but an utterance's first.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,8 @@ import numpy as np
 
 END = -1
 """The symbol of an utterance boundary."""
+MOST = sys.maxunicode - 1
+"""The greatest symbol: words are told apart as strings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +36,8 @@ class Stream:
             )
         if (self.ends[1:] & self.ends[:-1]).any() or self.ends[0]:
             raise ValueError("a stream holds no empty utterance")
-        if (self.symbols < END).any():
-            raise ValueError(f"symbols are 0 or more, and {END} an utterance boundary")
+        if (self.symbols < END).any() or (self.symbols > MOST).any():
+            raise ValueError(f"symbols are 0 to {MOST}, and {END} an utterance boundary")
         if not self.starts[self.first].all() or self.starts[self.ends].any():
             raise ValueError("a word begins with every utterance, and none at an utterance boundary")
 
@@ -73,15 +76,16 @@ class Stream:
         begin = starts[edges][:-1]
         return edges[:-1][begin], edges[1:][begin]
 
-    def types(self, first: np.ndarray, behind: np.ndarray) -> set[bytes]:
-        """The distinct words among those from `words`, as the bytes of their symbols."""
-        size, text = self.symbols.itemsize, self._bytes
-        # slices of one bytes object: no array per word, and no pair of numbers either
-        return {text[a:b] for a, b in zip((first * size).tolist(), (behind * size).tolist(), strict=True)}
+    def types(self, starts: np.ndarray) -> set[str]:
+        """The distinct words, one character for each symbol; `starts` (M,) bool holds each utterance's first symbol."""
+        # one string with a mark at every cut, split once: no object per word before the set
+        marked = np.insert(self._codes, np.flatnonzero(starts & self.inside), 0)
+        return set(marked.tobytes().decode("utf-32-le", "surrogatepass").split("\0")) - {""}
 
     @cached_property
-    def _bytes(self) -> bytes:
-        return self.symbols.tobytes()
+    def _codes(self) -> np.ndarray:
+        """(M,) code points from 1; an utterance boundary is 0."""
+        return (self.symbols - END).astype("<u4")
 
     @cached_property
     def gold_words(self) -> tuple[np.ndarray, np.ndarray]:
@@ -89,9 +93,9 @@ class Stream:
         return self.words(self.starts)
 
     @cached_property
-    def gold_types(self) -> set[bytes]:
+    def gold_types(self) -> set[str]:
         """`types` of the gold stream."""
-        return self.types(*self.gold_words)
+        return self.types(self.starts)
 
     def only(self, utterances: np.ndarray) -> np.ndarray:
         """(M,) bool: the positions of some utterances, given by number."""
