@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,7 +20,7 @@ from scipy.cluster.hierarchy import ward
 from lexarium.evaluations.symbol_map import tree
 from lexarium.reports.figures import svg
 from lexarium.reports.page import build_report
-from lexarium.reports.symbol_charts import symbol_figures
+from lexarium.reports.symbol_charts import LETTER, apart, symbol_figures
 from lexarium.reports.words import Words
 from lexarium.studies.compare import ReportConfig
 from lexarium.studies.results import collect
@@ -107,6 +108,40 @@ def test_classes_of_letters() -> None:
         "ə": "vowel", "y": "vowel", "t̠ʃ": "consonant", "iː": "vowel", "ŋ": "consonant", "œ̃": "vowel",
         "ç": "consonant", "5": "other",
     }  # fmt: skip
+
+
+SPOTS = st.tuples(st.sampled_from([-0.8, -0.5, 0.0, 0.01, 0.5]), st.sampled_from([-0.8, 0.0, 0.02, 0.6]))
+
+
+@given(places=st.lists(SPOTS, min_size=1, max_size=25), wide=st.booleans())
+def test_letters_do_not_cover_each_other(places: list[tuple[float, float]], wide: bool) -> None:
+    """Ellipses of the letters' size, pair by pair; what is free already stays where it is."""
+    texts = ["tʃ" if wide and i % 3 == 0 else "a" for i in range(len(places))]
+    found = apart(places, texts)
+    half = [LETTER[0] * len(text) for text in texts]
+    near = lambda one, other, i, j: math.hypot(
+        (one[0] - other[0]) / (half[i] + half[j]), (one[1] - other[1]) / (2 * LETTER[1])
+    )
+    pairs = [(i, j) for i in range(len(found)) for j in range(i)]
+    assert all(near(found[i], found[j], i, j) > 0.97 for i, j in pairs)
+    assert all(math.dist(a, b) < 0.6 for a, b in zip(places, found, strict=True))
+    if all(near(places[i], places[j], i, j) >= 1 for i, j in pairs):
+        assert found == places
+
+
+def test_moved_letters_lead_to_their_places() -> None:
+    row = {"levels": {}, "seed": 1, "direction": "", "map": "symbol_map", "of": "embedding", "layer": -1,
+           "share_x": 0.5, "share_y": 0.2, "cophenetic": 0.9, "joins": joins([0.0, 1.0, 2.0]),
+           "symbols": [{"symbol": s, "count": 5, "x": x, "y": 0.1, "leaf": i, "class": "vowel"}
+                       for i, (s, x) in enumerate([("a", 0.3), ("e", 0.3), ("o", -1.0)])]}  # fmt: skip
+    panel = symbol_figures([row], Words(ReportConfig(), {}))[0].panels[0]
+    (name,) = [n for n in panel["datasets"] if n.endswith("moved")]
+    assert [one["symbol"] for one in panel["datasets"][name]] == ["a", "e"]
+    assert svg(symbol_figures([row], Words(ReportConfig(), {}))[0].static()).count(">a<") >= 1
+    for one in row["symbols"]:
+        one["x"] = {"a": 0.3, "e": 0.9, "o": -1.0}[one["symbol"]]
+    panel = symbol_figures([row], Words(ReportConfig(), {}))[0].panels[0]
+    assert not [n for n in panel["datasets"] if n.endswith("moved")]
 
 
 def test_maps_and_trees_are_drawn_and_in_the_tables(tmp_path: Path) -> None:

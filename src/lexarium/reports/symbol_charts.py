@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from lexarium.reports.figures import Figure, Spec, encode, layer, title_lines
 from lexarium.reports.words import Words, number
 
@@ -17,6 +19,9 @@ CLASSES = ("vowel", "consonant")
 """Classes with a colour of their own; other symbols have that of the text."""
 ROOM = 1.12
 """Share of the farthest symbol's distance that a map reaches to."""
+LETTER, STEP, ROUNDS = (0.033, 0.042), 0.03, 500
+"""Half the width and the height of a letter on a map from -1 to 1; moved farther than a step, it gets a line to its
+place; rounds of moving."""
 
 
 def symbol_figures(found: Sequence[Row], words: Words) -> list[Figure]:
@@ -29,7 +34,8 @@ def symbol_figures(found: Sequence[Row], words: Words) -> list[Figure]:
     seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in found}))
     maps = (
         f"Principal components over symbols, each counting alike; seed {seeds}. The share of the variance stands at"
-        " each axis: what is left of it is not on the map. Which way a map is turned means nothing."
+        " each axis: what is left of it is not on the map. Which way a map is turned means nothing. Letters that would"
+        " cover each other are moved apart; a line leads to the place of each."
     )
     trees = (
         "Ward's tree over Euclidean distances: symbols that join low are alike."
@@ -77,8 +83,54 @@ def _map(name: str, row: Row, title: str) -> Spec:
         scale={"domain": [-reach, reach], "nice": False},
         axis={"tickCount": 5},
     )  # fmt: skip
-    layers, data = _letters(name, row["symbols"], 13, x=axis("x", "first"), y=axis("y", "second"))
-    return {"title": title_lines(title), "height": 300, "layer": layers, "datasets": data}
+    x, y, symbols = axis("x", "first"), axis("y", "second"), row["symbols"]
+    places = apart(
+        [(one["x"] / reach, one["y"] / reach) for one in symbols], [one["symbol"] for one in symbols]
+    )
+    moved = [
+        {**one, "at_x": reach * a, "at_y": reach * b} for one, (a, b) in zip(symbols, places, strict=True)
+    ]
+    far = [
+        one for one in moved if max(abs(one["at_x"] - one["x"]), abs(one["at_y"] - one["y"])) > STEP * reach
+    ]
+    at = {"x": {**x, "field": "at_x"}, "y": {**y, "field": "at_y"}}
+    letters, data = _letters(name, moved, 13, **at)
+    line = {"type": "rule", "strokeWidth": 1, "style": "reference"}
+    dot = {"type": "circle", "size": 9, "opacity": 1, "style": "reference"}
+    true = [
+        layer(f"{name}moved", line, x=x, y=y, x2={"field": "at_x"}, y2={"field": "at_y"}),
+        layer(f"{name}moved", dot, x=x, y=y),
+    ]
+    layers = [*(true if far else []), *letters]
+    return {
+        "title": title_lines(title),
+        "height": 300,
+        "layer": layers,
+        "datasets": data | ({f"{name}moved": far} if far else {}),
+    }
+
+
+def apart(places: Sequence[tuple[float, float]], texts: Sequence[str]) -> list[tuple[float, float]]:
+    """Places of letters so that none covers another, each near its own; of a map from -1 to 1.
+
+    Letters push each other away as far as they overlap, round after round. Nothing is random: two at one place part in
+    a direction that follows from their numbers.
+    """
+    at = np.array(places, dtype=np.float64)
+    widths = LETTER[0] * np.array([max(1, len(text)) for text in texts])
+    size = np.stack([widths[:, None] + widths, np.full((len(at), len(at)), 2 * LETTER[1])], axis=-1)
+    numbers = np.arange(len(at))
+    angle = 2.4 * np.minimum(numbers[:, None], numbers) + np.pi * (numbers[:, None] > numbers)
+    chance = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    for _ in range(ROUNDS):
+        gap = (at[:, None] - at) / size
+        distance = np.hypot(gap[..., 0], gap[..., 1])
+        np.fill_diagonal(distance, 1.0)
+        if (distance >= 1 - 1e-3).all():
+            break
+        away = np.where(distance[..., None] > 1e-9, gap / np.maximum(distance, 1e-9)[..., None], chance)
+        at += 0.4 * (away * np.maximum(0.0, 1 - distance)[..., None] * size).sum(axis=1)
+    return [(float(a), float(b)) for a, b in at.clip(-1, 1)]
 
 
 def _tree(name: str, row: Row, title: str) -> Spec:
