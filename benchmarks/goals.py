@@ -12,6 +12,7 @@ from typing import Any
 
 ORIGINAL = "original loop (re-created from its description)"
 NANOGPT = "nanoGPT-style loop (re-created)"
+SENTENCES = "one sentence at a time (re-created), transformers GPT2LMHeadModel"
 SEED = "seed step, 6 x 512, batch 8, dropout 0.1"
 CPU_STEPS, GPU_STEPS = "steps per CPU-second", "steps per second"
 CPU_TOKENS, GPU_TOKENS = "tokens per CPU-second", "tokens per second"
@@ -89,6 +90,10 @@ COMPARISONS = (
                "CPU-seconds per 10,000 utterances", "lower"),
     Comparison("S17", "minimal-pairs", "minimal pairs of utterances, 2 x 128 model, one thread",
                "one forward pass per text (re-created), transformers GPT2LMHeadModel", 20, "CPU-seconds per 10,000 pairs", "lower"),
+    Comparison("S17", "rule-choice", "rule choice, the best of four words after a sentence, 6 x 512 model, one thread", SENTENCES, 20,
+               "CPU-seconds per 10,000 questions", "lower"),
+    Comparison("S17", "rule-choice-written", "the same, whole questions written greedily", SENTENCES, 20,
+               "CPU-seconds per 10,000 questions", "lower"),
 )  # fmt: skip
 
 

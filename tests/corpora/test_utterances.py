@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -255,3 +256,21 @@ def test_a_control_keeps_lengths_and_boundaries_and_draws_the_symbols(tmp_path: 
     assert again == drawn and [d.text for d in other] != [d.text for d in drawn]
     following = sum(a == "a" and b == "a" for a, b in zip(symbols, symbols[1:], strict=False)) / len(symbols)
     assert following == pytest.approx(shares["a"] ** 2, abs=0.04), "nothing says what follows"
+
+
+@pytest.mark.parametrize("boundaries", ["channel", "token"])
+def test_a_control_may_draw_its_boundaries_too(tmp_path: Path, boundaries: str) -> None:
+    """At train's rate, at every place inside utterances alike: lengths of words say nothing any more."""
+    lines = ["a b WORD_BOUNDARY a c WORD_BOUNDARY", "a a a c WORD_BOUNDARY", "a WORD_BOUNDARY"] * 600
+    (tmp_path / "a.txt").write_text("".join(f"{line}\n" for line in lines))
+    options = {"control": "unigram", "control_boundaries": "draw", "boundaries": boundaries}
+    drawn = read(corpus(tmp_path / "a.txt", **options))
+    found = [words_of(d) for d in drawn]
+    assert [sum(map(len, words)) for words in found] == [4, 4, 1] * 600
+    assert [len(words) for words in found] == [d.fields["words"] for d in drawn]
+    ends = [np.cumsum([len(w) for w in words])[:-1].tolist() for words in found]
+    shares = [sum(k in e for e in ends) / 1200 for k in (1, 2, 3)]
+    assert shares == pytest.approx([1 / 6] * 3, abs=4 * (0.14 / 1200) ** 0.5)
+    assert read(corpus(tmp_path / "a.txt", **options)) == drawn
+    with pytest.raises(ConfigError, match="belongs to a control"):
+        corpus(tmp_path / "a.txt", control_boundaries="draw")

@@ -105,7 +105,10 @@ class Utterances:
         accents: Literal["keep", "strip"] = "keep"
         """Leave combining marks out, for orthographic corpora."""
         control: Literal["none", "uniform", "unigram"] = "none"
-        """Draw every symbol anew: all alike, or as frequent as in train. Lengths and boundaries stay."""
+        """Draw every symbol anew: all alike, or as frequent as in train. Lengths of utterances stay."""
+        control_boundaries: Literal["keep", "draw"] = "keep"
+        """Word boundaries of a control: where they were, which keeps word lengths, or anywhere inside utterances, as
+        frequent as in train: then nothing at all says where words begin."""
         control_seed: int = 0
         """Seed of what `control` draws; the run's seeds do not touch it."""
         longest_symbol: int = Field(3, ge=1)
@@ -133,6 +136,8 @@ class Utterances:
                 raise ValueError(
                     "phonemise_by and stress are of words that are phonemised; say form: words, phonemise"
                 )
+            if self.control == "none" and self.control_boundaries == "draw":
+                raise ValueError("control_boundaries belongs to a control; say control: unigram, or uniform")
             return self
 
     def __init__(self, config: Config) -> None:
@@ -213,24 +218,37 @@ class Utterances:
                 yield split, line.fields, where, self._words(self._tidy(line.text), where, counts)
 
     def _drawn(self, words: list[list[str]], fields: Any) -> list[list[str]]:
-        """Words of the same lengths, of symbols drawn by the place of the utterance."""
-        symbols, shares = self._inventory
+        """As many symbols, drawn by the place of the utterance, in words of the same lengths or cut anywhere."""
+        symbols, shares, rate = self._inventory
         random = rng.generator(self.config.control_seed, self.name, str(fields["file"]), int(fields["place"]))
-        drawn = iter(random.choice(len(symbols), sum(map(len, words)), p=shares).tolist())
-        return [[symbols[next(drawn)] for _ in word] for word in words]
+        drawn = [symbols[i] for i in random.choice(len(symbols), sum(map(len, words)), p=shares).tolist()]
+        edges = np.cumsum([len(word) for word in words])[:-1]
+        if self.config.control_boundaries == "draw":
+            edges = 1 + np.flatnonzero(random.random(len(drawn) - 1) < rate)
+        places = [0, *edges.tolist(), len(drawn)]
+        return [drawn[a:b] for a, b in itertools.pairwise(places)]
 
     @cached_property
-    def _inventory(self) -> tuple[list[str], np.ndarray]:
-        """The symbols of train, and what a control draws them with: one more reading of the corpus."""
+    def _inventory(self) -> tuple[list[str], np.ndarray, float]:
+        """The symbols of train, what a control draws them with, and the share of places inside utterances where a
+        word begins: one more reading of the corpus."""
         plain = Utterances(
-            self.config.model_copy(update={"control": "none", "boundaries": "channel", "joined": False})
+            self.config.model_copy(
+                update={
+                    "control": "none",
+                    "control_boundaries": "keep",
+                    "boundaries": "channel",
+                    "joined": False,
+                }
+            )
         )
-        counts = Counter[str]()
+        counts, words, n = Counter[str](), 0, 0
         for document in plain.documents("train"):
             counts.update(document.text.split(" ") if self.config.form != "letters" else document.text)
+            words, n = words + int(document.fields["words"]), n + 1
         symbols = sorted(counts)
         shares = np.array([counts[s] if self.config.control == "unigram" else 1.0 for s in symbols])
-        return symbols, shares / shares.sum()
+        return symbols, shares / shares.sum(), (words - n) / max(1, counts.total() - n)
 
     def _spoken(self, found: Iterator[Utterance], counts: dict[str, int]) -> Iterator[Utterance]:
         """Utterances of one orthographic word per list, as phonemes."""

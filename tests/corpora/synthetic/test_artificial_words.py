@@ -61,6 +61,27 @@ def test_controls_keep_boundaries_and_draw_symbols_anew(control: str) -> None:
         assert abs(k - expected) < 6 * expected**0.5
 
 
+def test_a_control_may_draw_its_boundaries_too() -> None:
+    """At the language's rate, and after the first symbol as often as elsewhere: where no word of the language ends."""
+    options = {"sizes": {"train": 3000, "val": 10}, "control": "unigram"}
+    real = list(corpus(**{**options, "control": "none"}).documents("train"))
+    drawn = list(corpus(**options, control_boundaries="draw").documents("train"))
+    assert [len(d.text) for d in drawn] == [len(d.text) for d in real]
+    assert all(
+        d.fields["words"] == sum(d.channels["word_start"]) and d.channels["word_start"][0] for d in drawn
+    )
+    rate = lambda documents: (
+        sum(d.fields["words"] - 1 for d in documents) / sum(len(d.text) - 1 for d in documents)
+    )
+    places = sum(len(d.text) - 1 for d in drawn)
+    assert rate(drawn) == pytest.approx(rate(real), abs=4 * (0.2 / places) ** 0.5)
+    second = np.array([d.channels["word_start"][1] for d in drawn])
+    assert second.mean() == pytest.approx(rate(real), abs=4 * (0.2 / 3000) ** 0.5)
+    assert not any(d.channels["word_start"][1] for d in real)
+    with pytest.raises(ConfigError, match="control_boundaries belongs to a control"):
+        corpus(control_boundaries="draw")
+
+
 def test_more_words_than_there_are_is_refused() -> None:
     with pytest.raises(ConfigError, match="n_words 19,000 are too many for words of at most 1 syllables"):
         corpus(n_words=19_000, syllables=1, codas=0)

@@ -6,9 +6,10 @@ probability proportional to 1 / (r + 2.7) (Zipf and Mandelbrot); the number of w
 Poisson number. Within a word the next symbol is nearly determined, across a boundary it is not: what infants are
 thought to use (Saffran, Aslin and Newport 1996), and what a model's uncertainty shows.
 
-Two controls keep lengths and boundaries and draw every symbol anew, so that nothing says where words begin:
-`uniform`, all symbols equally likely, and `unigram`, as frequent as in the language. A segmenter that beats chance
-there is wrong.
+Two controls draw every symbol anew: `uniform`, all symbols equally likely, and `unigram`, as frequent as in the
+language. Boundaries stay where they were, so that word lengths still say a little (no word has one symbol), or are
+drawn too (`control_boundaries: draw`), at the language's rate and anywhere inside utterances: then nothing at all says
+where words begin, and the expected precision of every segmenter is that rate.
 
 Documents carry what those of corpus `utterances` carry: the channel `word_start` and the field `words`. Cost: 10
 microseconds per utterance. Refused: more words than syllables can make.
@@ -53,6 +54,8 @@ class ArtificialWords:
         """Words of an utterance, on average."""
         control: Literal["none", "uniform", "unigram"] = "none"
         """Draw every symbol anew."""
+        control_boundaries: Literal["keep", "draw"] = "keep"
+        """Word boundaries of a control: where they were, or drawn."""
         sizes: SplitSizes = SplitSizes(train=10_000, val=1_000)
         """Utterances of each split."""
         seed: int = 0
@@ -66,6 +69,8 @@ class ArtificialWords:
                     f"n_words {self.n_words:,} are too many for words of at most {self.syllables} syllables; raise"
                     " syllables or codas"
                 )
+            if self.control == "none" and self.control_boundaries == "draw":
+                raise ValueError("control_boundaries belongs to a control; say control: unigram, or uniform")
             return self
 
     def __init__(self, config: Config) -> None:
@@ -103,6 +108,12 @@ class ArtificialWords:
         return np.array(symbols), shares / shares.sum()
 
     @property
+    def _rate(self) -> float:
+        """Word boundaries for each place inside an utterance, expected."""
+        n, length = self.config.mean_words, float(np.dot(self._shares, [len(word) for word in self.lexicon]))
+        return (n - 1) / (n * length - 1)
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """Splits that are not empty."""
         return tuple(self.config.sizes.as_dict())
@@ -128,7 +139,9 @@ class ArtificialWords:
             text = "".join(words)
             if c.control != "none":
                 text = "".join(draw.choice(symbols, len(text), p=shares))
-            yield Document(text, {"words": length}, {"word_start": starts})
+            if c.control_boundaries == "draw":
+                starts = [1, *(draw.random(len(text) - 1) < self._rate).astype(int).tolist()]
+            yield Document(text, {"words": sum(starts)}, {"word_start": starts})
 
     def symbols(self) -> list[str]:
         """Every symbol there is, whether or not a document holds it."""
