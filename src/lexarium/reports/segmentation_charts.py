@@ -41,6 +41,9 @@ BASELINE_WORDS = {
     "dibs_gold": "diphones, supervised",
     "puddle": "growing lexicon (PUDDLE)",
     "puddle_folds": "growing lexicon (PUDDLE), folds",
+    "multicue_14": "vote of cues and lexicon (2014)",
+    "multicue_17": "vote of successor variety (2017)",
+    "multicue_23": "vote of cues and lexicon (2023)",
 }
 PALETTE = {"cue": "cue of the model", BASELINE: "baseline"}
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lexarium.evaluations.baselines.dibs import dibs
+from lexarium.evaluations.baselines.multicue import multicue
 from lexarium.evaluations.baselines.ngrams import CUES, ngram
 from lexarium.evaluations.baselines.puddle import puddle
 from lexarium.evaluations.baselines.random_cuts import Rate, random_cuts
@@ -47,6 +48,9 @@ BASELINES: dict[str, Baseline] = {
     **{f"dibs_{kind}": _fixed(dibs, kind=kind) for kind in ("phrasal", "lexical", "gold")},
     "puddle": _fixed(puddle),
     "puddle_folds": _fixed(puddle, folds=5),
+    "multicue_14": _fixed(multicue, measures=("mi", "entropy", "boundary"), lengths=(1, 3), lexicon=True),
+    "multicue_17": _fixed(multicue, measures=("variety",), lengths=(1, 2, 3, 4), lexicon=False),
+    "multicue_23": _fixed(multicue, measures=("variety", "boundary"), lengths=(1, 2, 3, 4), lexicon=True),
     **{f"ngram_{k}_{cue}": _fixed(ngram, k=k, cue=cue) for k in range(1, 6) for cue in CUES},
     **{
         f"ngram_{k}_{cue}_threshold": _fixed(ngram, k=k, cue=cue, threshold=True)

@@ -2,6 +2,7 @@
 
 Numbers stand for pairs and longer stretches of symbols; a table of how often each occurs is a sorted array, so that
 looking up a whole stream is one binary search per position. Counts are exact integers. Cost: one sort of the stream.
+What is learnt utterance by utterance counts stretches of strings instead.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lexarium.evaluations.segmentation.stream import Stream
+from lexarium.evaluations.segmentation.stream import END, Stream
+
+BOUNDARY = "\0"
+"""The character of an utterance boundary, which no symbol has."""
 
 
 @dataclass(frozen=True)
@@ -55,3 +59,8 @@ def share(part: np.ndarray, whole: np.ndarray | float) -> np.ndarray:
     """part / whole; 0 where whole is 0."""
     whole = np.broadcast_to(np.asarray(whole, dtype=np.float64), part.shape)
     return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+
+
+def texts(stream: Stream) -> list[str]:
+    """Utterances as strings of one character per symbol: their stretches are hashed fast."""
+    return "".join(map(chr, (stream.symbols - END).tolist())).split(BOUNDARY)[:-1]

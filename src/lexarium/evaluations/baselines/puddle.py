@@ -24,7 +24,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from lexarium.evaluations.segmentation.stream import END, Stream
+from lexarium.evaluations.baselines.counts import texts
+from lexarium.evaluations.segmentation.stream import Stream
 from lexarium.foundation.types import UserError
 
 
@@ -92,25 +93,20 @@ def puddle(
         raise UserError(
             f"folds of puddle: found {folds}, expected 1 to {test.n_utterances}, the number of utterances"
         )
-    heard = [] if np.array_equal(train.symbols, test.symbols) else _texts(train)
-    texts, first = _texts(test), np.flatnonzero(test.first)
-    edges = [i * (len(texts) // folds) for i in range(folds)] + [len(texts)]
+    heard = [] if np.array_equal(train.symbols, test.symbols) else texts(train)
+    utterances, first = texts(test), np.flatnonzero(test.first)
+    edges = [i * (len(utterances) // folds) for i in range(folds)] + [len(utterances)]
     cuts = np.zeros(len(test), dtype=bool)
     for begin, end in zip(edges[:-1], edges[1:], strict=True):
         lexicon = Lexicon(window, legacy)
         _read_all(lexicon, heard)
-        _read_all(lexicon, texts[end:])
-        _read_all(lexicon, texts[:begin])
+        _read_all(lexicon, utterances[end:])
+        _read_all(lexicon, utterances[:begin])
         for i in range(begin, end):
-            cuts[first[i] + np.array(lexicon.read(texts[i]), dtype=np.int64)] = True
+            cuts[first[i] + np.array(lexicon.read(utterances[i]), dtype=np.int64)] = True
     return cuts
 
 
-def _read_all(lexicon: Lexicon, texts: Iterable[str]) -> None:
-    for text in texts:
+def _read_all(lexicon: Lexicon, heard: Iterable[str]) -> None:
+    for text in heard:
         lexicon.read(text)
-
-
-def _texts(stream: Stream) -> list[str]:
-    """Utterances as strings of one character per symbol: their stretches are hashed fast."""
-    return "".join(map(chr, (stream.symbols - END).tolist())).split("\0")[:-1]
