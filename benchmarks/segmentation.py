@@ -115,7 +115,8 @@ def segmentation(data: EvaluationData, scorer: Scorer, model: peer.Model, option
         last["our_cues"] = cues_in_stream(scorer, last["stream"], WINDOW, STRIDE)
 
     def our_scores() -> None:
-        for cue, ways in last["evaluation"]._cuts(last["our_cues"], last["stream"]).items():
+        evaluation, cues, stream = last["evaluation"], last["our_cues"], last["stream"]
+        for cue, ways in evaluation._cuts(cues, stream, evaluation._thetas(cues, stream)).items():
             for way, cuts in ways.items():
                 last["ours", cue, way] = score(last["stream"], cuts)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from lexarium.cli.evaluate import SCORES, _scores
 from lexarium.evaluations.decoding import draw
 from lexarium.studies.run import Run
 from lexarium.studies.run_files import RunFiles
@@ -120,3 +121,14 @@ def test_prompts_that_cannot_be_read(lexarium, trained: Path) -> None:
     assert answer.status == 2 and "did you mean 'raven'" in answer.err
     answer = lexarium("sample", trained, "--prompt", "my " * 1024)
     assert answer.status == 2 and "1024 positions" in answer.err
+
+
+def test_scores_of_cuts_stand_in_columns() -> None:
+    """One row per cue and strategy, or baseline; what has no F of boundaries is no row."""
+    metrics = {f"val.{n}.{m}": i + k / 10 for i, n in enumerate(("boundary.peak", "puddle"))
+               for k, m in enumerate(SCORES.values())}  # fmt: skip
+    more = {"val.loss.threshold.theta_even": 1.0, "val.bits_per_symbol": 2.0, "val.loss.peak.token.f": 0.5}
+    assert _scores({**metrics, **more}) == [
+        ["val.boundary.peak", 0.0, 0.1, 0.2, 0.3, 0.4],
+        ["val.puddle", 1.0, 1.1, 1.2, 1.3, 1.4],
+    ]

@@ -8,6 +8,7 @@ import yaml
 
 from lexarium.foundation.config import parse_yaml, resolved, validate
 from lexarium.studies.run_config import RunConfig
+from phonemes import ROWS, table_file
 
 
 def test_check_counts_arms_and_runs_without_writing(lexarium, study_file: Path, tmp_path: Path) -> None:
@@ -108,3 +109,25 @@ def test_a_name_on_the_hub_is_no_path(tmp_path: Path) -> None:
     ((config, points),) = groups_of("user/name", given, None, tmp_path, False)
     found = config.corpus.model_dump()
     assert (found["type"], found["path"], points) == ("hf_dataset", "user/name", [])
+
+
+def test_check_reads_the_table_of_features_once_prepared(lexarium, tmp_path: Path) -> None:
+    """A table that lacks a symbol of the vocabulary is refused before a run has a directory."""
+    (tmp_path / "u.txt").write_text("p a WORD_BOUNDARY m a WORD_BOUNDARY\n" * 30)
+    table_file(tmp_path)
+    table_file(tmp_path, {s: row for s, row in ROWS.items() if s != "m"}, name="less.csv")
+    model = {"type": "transformer", "preset": "gpt2_feature", "n_layers": 1, "n_heads": 2, "d_model": 8}
+    run = {
+        "corpus": {"type": "utterances", "path": str(tmp_path / "u.txt"), "split": {"val": 0.1}},
+        "tokenizer": {"type": "symbol"}, "packing": {"type": "windows", "seq_len": 16},
+        "objective": {"type": "causal", "loss": "features"},
+        "model": {**model, "features": {"path": str(tmp_path / "phoible.csv")}}, "train": {"max_steps": 2},
+    }  # fmt: skip
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
+    runs = ("--runs-dir", tmp_path / "runs")
+    other = f"model.features.path={tmp_path / 'less.csv'}"
+    assert lexarium("check", tmp_path / "run.yaml", other, *runs).status == 0
+    assert lexarium("prepare", tmp_path / "run.yaml", *runs).status == 0
+    assert lexarium("check", tmp_path / "run.yaml", *runs).status == 0
+    answer = lexarium("check", tmp_path / "run.yaml", other, *runs)
+    assert answer.status != 0 and "less.csv" in answer.err and "'m'" in answer.err

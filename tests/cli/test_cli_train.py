@@ -26,7 +26,7 @@ def only_run(runs: Path) -> Path:
 def test_trains_and_prints_result_and_directory(lexarium, trained: Path) -> None:
     answer = lexarium("train", trained)
     assert answer.status == 0
-    assert answer.out.splitlines()[0] == "done at step 12"
+    assert answer.out.splitlines()[0] == "done at step 12" and "finished before" in answer.err
     assert answer.out.splitlines()[-1] == str(trained)
     assert "loss.val" in answer.out and "loss.val.half.0" not in answer.out  # slices are in `show`
 
@@ -35,12 +35,23 @@ def test_words_found_are_told_although_they_are_slices(capsys: pytest.CaptureFix
     """Segmentation has thousands of numbers, each with many parts to its name: its headline is not among the hidden."""
     metrics = {f"val.{c}.{s}.{m}.f": 0.5 for c in ("boundary", "loss") for s in ("peak", "threshold")
                for m in ("boundary", "token", "boundary_all")}  # fmt: skip
-    found = {"dir": "run", "train": {}, "evaluations": {"cuts": {"step": 3, "metrics": metrics}}}
+    counted = {
+        "val.puddle.boundary.f": 0.8,
+        "val.puddle.token.f": 0.7,
+        "val.ngram_2_boundary.boundary.f": 0.6,
+    }
+    evaluations = {"cuts": {"step": 3, "metrics": metrics}, "counted": {"step": 3, "metrics": counted}}
+    found = {"dir": "run", "train": {}, "evaluations": evaluations}
     print_metrics(Talk(), found)
     told = capsys.readouterr().out
     shown = [line.split()[0] for line in told.splitlines()[1:-1]]
-    assert shown == ["cuts.val.boundary.peak.boundary.f", "cuts.val.boundary.peak.token.f"]
-    assert "and 10 slices" in told
+    assert shown == [
+        "cuts.val.boundary.peak.boundary.f",
+        "cuts.val.boundary.peak.token.f",
+        "cuts.val.boundary.threshold.boundary.f",
+        "counted.val.puddle.boundary.f",
+    ]
+    assert "and 11 slices" in told
 
 
 def test_json_holds_the_metrics(lexarium, trained: Path) -> None:

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from lexarium.evaluations.loss import other_terms
 from lexarium.evaluations.scorer import Scorer
 from lexarium.evaluations.segmentation.cues import BASE, FEATURES, cues_alone, cues_in_stream
 from lexarium.evaluations.segmentation.stream import Stream
 from lexarium.foundation import registry
 from lexarium.foundation.config import Source, validate
 from lexarium.foundation.features import describe, vocabulary_features
+from lexarium.foundation.types import Example
 from lexarium.models.build import build_model
 from phonemes import ROWS, table_file
 from toy import InMemory
@@ -74,6 +76,29 @@ def test_other_models_have_none(tmp_path: Path) -> None:
     scorer, _ = asked(tmp_path, tied=False)
     assert scorer.predictions([np.array([4])], [np.array([5, -1])], 3)[0].shape == (2, 4)
     assert set(cues_alone(scorer, STREAM)) == {*BASE, *(f"increase_in_{name}" for name in BASE)}
+
+
+@pytest.mark.parametrize("eos", [True, False])
+@pytest.mark.parametrize("bos", [True, False])
+def test_the_held_out_loss_is_that_of_the_objective(bos: bool, eos: bool, tmp_path: Path) -> None:
+    """Its mean over what is predicted, in batches of documents of any length; nothing for a loss of tokens."""
+    scorer, _ = asked(tmp_path, bos)
+    scorer.objective = type(scorer.objective)(
+        scorer.objective.config.model_copy(update={"loss": "features", "eos": eos}), scorer.tokenizer
+    )
+    rows = [np.array(ids) for ids in ([4, 9, 6, 12], [7, 5], [8, 20, 21, 10], [11, 12, 4])]
+    examples = [
+        Example(r, np.arange(len(r)), np.zeros(len(r), np.int64), {}, (i,), i) for i, r in enumerate(rows)
+    ]
+    targets = [np.append(r if bos else r[1:], 3 if eos else -1) for r in rows]
+    losses = np.concatenate([p[:, 4] for p in scorer.predictions(rows, targets, 3)])
+    found = other_terms(scorer, examples, "val")
+    assert list(found) == ["val.feature_ce"]
+    assert found["val.feature_ce"] == pytest.approx(np.nanmean(losses), rel=1e-9)
+    scorer.objective = type(scorer.objective)(
+        scorer.objective.config.model_copy(update={"loss": "tokens"}), scorer.tokenizer
+    )
+    assert other_terms(scorer, examples, "val") == {}
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])

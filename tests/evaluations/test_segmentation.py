@@ -276,6 +276,37 @@ def test_symbols_outside_the_vocabulary_are_counted(tmp_path: Path) -> None:
     )  # what the vocabulary lacks is told as unknown
 
 
+@pytest.mark.parametrize("tune", ["crossed", "oracle"])
+def test_thresholds_are_told(data: EvaluationData, tune: str) -> None:
+    """Those of every second utterance are chosen on the others; where everything is cut there is none."""
+    config = Segmentation.Config(splits=("train",), contexts=("stream",), window=4000, tune=tune)  # type: ignore[arg-type]
+    known, told = Known(data, "forward"), 0
+    stream, real = known.starts, known.predictions
+
+    def noisy(*given: Any) -> list[np.ndarray]:
+        return [
+            rows + np.random.default_rng(1).normal(0, 0.4, rows.shape).clip(-0.09) for rows in real(*given)
+        ]
+
+    known.predictions = noisy  # type: ignore[method-assign]
+    result = Segmentation(config, data).run(known, 0)
+    even = stream.utterance % 2 == 0
+    for cue in CUES:
+        values = np.array(result.items[cue])
+        others = (
+            {"even": ~even, "odd": even}
+            if tune == "crossed"
+            else dict.fromkeys(("even", "odd"), even | ~even)
+        )
+        wanted = {w: best_threshold(values[places], stream.part(places)) for w, places in others.items()}
+        for which, theta in wanted.items():
+            assert result.metrics.get(f"train.{cue}.threshold.theta_{which}", -math.inf) == theta
+            told += theta > -math.inf
+        cuts = values > np.where(even, *wanted.values())
+        assert score(stream, cuts)["boundary.f"] == result.metrics[f"train.{cue}.threshold.boundary.f"]
+    assert told >= 4
+
+
 def test_symbols_that_training_never_has_are_counted_and_told(tmp_path: Path) -> None:
     """With min_count 0 the vocabulary holds them; those of the documents a run trains on are what it has seen."""
     (tmp_path / "v.txt").write_text("ba xo\nxa ba\nbu\n")

@@ -214,6 +214,7 @@ def test_the_feature_model() -> None:
         "features",
     )
     assert run.model.features.missing == "unknown"
+    assert run.checkpoint.best.metric == f"{run.evaluations[0].type}.val.feature_ce"
 
 
 def test_a_dry_run() -> None:

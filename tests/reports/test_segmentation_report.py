@@ -103,6 +103,23 @@ def test_scores_are_the_final_ones_with_their_interval_over_seeds(tmp_path: Path
     assert {(r["step"], r["tokens"]) for r in found["curves"]} == {(0, 0), (40, 2000)}
 
 
+def test_symbols_that_no_model_can_know_are_told(tmp_path: Path) -> None:
+    """The most of any run, at its last evaluation; nothing where there are none."""
+    whole = study(tmp_path)
+    plain = segmentation(collect(whole, "s"))
+    assert plain is not None and plain["missing"] == {}
+    for path in sorted(tmp_path.glob("g*/evals/cuts/step-00000040.json")):
+        one = json.loads(path.read_text())
+        seen = int(path.parents[2].name[-1])
+        one["metrics"] |= {"val.unseen": seen, "val.unknown": 0, "val.alone.unknown": 0}
+        path.write_text(json.dumps(one))
+    found = segmentation(collect(whole, "s"))
+    assert found is not None and found["missing"] == {"val": {"unknown": 0, "unseen": 3}}
+    captions = [segmentation_figures(one, Words(ReportConfig(), {}))[0].caption for one in (plain, found)]
+    told = "Symbols that no model can know: 0 outside the vocabulary, 3 that training never has."
+    assert told not in captions[0] and captions[1].endswith(told)
+
+
 def test_utterances_and_thresholds_are_of_the_first_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

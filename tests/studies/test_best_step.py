@@ -67,6 +67,18 @@ def test_the_best_checkpoint_outlives_rolling_ones(tmp_path: Path) -> None:
     assert checkpoint.steps(run.path) == [0, 8, 12]
 
 
+def test_a_best_step_that_was_not_kept_says_why(tmp_path: Path) -> None:
+    """checkpoint.best that is set after training names a step whose checkpoint is gone."""
+    run_with(tmp_path, None).train()
+    late = run_with(tmp_path, {"metric": "loss.val", "better": "higher"})
+    with pytest.raises(
+        UserError, match=r"no checkpoint at step 0 \(steps: 12\); .* was not set while the run was trained"
+    ):
+        late.scorer("best")
+    with pytest.raises(UserError, match=r"no checkpoint at step 3 \(steps: 12\)$"):
+        late.scorer(3)
+
+
 def test_without_best_only_the_last_is_kept_and_best_is_refused(tmp_path: Path) -> None:
     run = run_with(tmp_path, None)
     run.train()

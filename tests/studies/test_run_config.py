@@ -257,6 +257,7 @@ SEQ2SEQ = {"type": "seq2seq"}
         ({"packing": WINDOWS, "model": {"type": "transformer", "max_positions": 100}}, r"packing 'windows' makes rows of up to 101 tokens \(frame included\) but model\.max_positions is 100; raise it or shorten the packing"),
         ({"packing": {"type": "documents", "max_length": 64}, "model": {"type": "transformer", "positions": "learned", "max_positions": 64}}, r"rows of up to 65 tokens"),
         ({"packing": WINDOWS, "model": {"type": "transformer", "positions": "rotary", "max_positions": 4}}, r"rows of up to 101 tokens"),
+        ({"packing": {"type": "windows", "seq_len": 32}, "evaluations": [{"type": "segmentation", "window": 64}], "model": {"type": "transformer", "max_positions": 64}}, r"evaluation 'segmentation' makes rows of up to 65 tokens .*model\.max_positions is 64; raise it or shorten its windows"),
         ({"model": {"type": "recurrent"}, "packing": WINDOWS, "objective": {"type": "causal", "document_mask": True}}, r"document_mask keeps documents apart by the input 'segment', which model 'recurrent' does not take"),
         ({"objective": SEQ2SEQ, "model": {"type": "encoder_decoder"}, "evaluations": [{"type": "rule_choice", "definition": "greedy"}], "direction": {"type": "backward"}}, r"needs direction forward"),
         ({"evaluations": [{"type": "loss"}, {"type": "loss"}]}, r"two evaluations are named 'loss'; give one of them a `name`"),
@@ -287,6 +288,9 @@ def test_possible_combinations_pass() -> None:
         check(config(model=model, packing=WINDOWS, direction={"type": direction}))
     check(config(model={"type": "encoder_decoder"}, objective=SEQ2SEQ, evaluations=[{"type": "loss"}]))
     check(config(model={"type": "transformer", "max_positions": 101}, packing=WINDOWS))
+    cuts = [{"type": "segmentation", "window": 63}]
+    short = {"type": "windows", "seq_len": 32}
+    check(config(model={"type": "transformer", "max_positions": 64}, packing=short, evaluations=cuts))
     for bos, eos, longest in ((True, True, 101), (True, False, 100), (False, True, 100), (False, False, 99)):
         framed = config(
             model={"type": "transformer", "max_positions": longest},

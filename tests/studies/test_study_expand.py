@@ -263,7 +263,7 @@ def test_overrides_change_the_base() -> None:
         ("seeds=[1]", r"override seeds: a study's seeds are set with --seeds"),
         (
             "base.train.max_steps=3",
-            r"override base\.train\.max_steps: overrides change what stands under `base`",
+            r"override base\.train\.max_steps: overrides leave `base` out",
         ),
         ("axes.model.n_layers=[9]", r"override axes\.model\.n_layers: .* --only"),
     ],

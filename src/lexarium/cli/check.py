@@ -104,7 +104,8 @@ def size(config: RunConfig, runs_dir: Path, known: dict[str, int | None]) -> dic
     from lexarium.models.layers import count_parameters
     from lexarium.training.trainer import freeze
 
-    written = "\n".join(c.model_dump_json() for c in (config.corpus, config.tokenizer, config.objective))
+    parts = (config.corpus, config.tokenizer, config.objective, config.model)
+    written = "\n".join(c.model_dump_json() for c in parts)
     if written not in known:
         known[written] = vocabulary(config, runs_dir)
     vocab_size = known[written]
@@ -146,6 +147,7 @@ def steps(config: RunConfig, runs_dir: Path) -> int | None:
 
 def vocabulary(config: RunConfig, runs_dir: Path) -> int | None:
     """Size of a run's vocabulary, special tokens included, if its token store is there."""
+    from lexarium.foundation.features import vocabulary_features
     from lexarium.foundation.files import MANIFEST
     from lexarium.studies.assembly import make_objective
     from lexarium.tokens.prepare import open_tokenizer
@@ -153,7 +155,11 @@ def vocabulary(config: RunConfig, runs_dir: Path) -> int | None:
     folder = store_folder(config, runs_dir)
     if not (folder / MANIFEST).exists():
         return None
-    return make_objective(config, open_tokenizer(config.tokenizer, folder)).vocab_size
+    tokenizer = open_tokenizer(config.tokenizer, folder)
+    objective = make_objective(config, tokenizer)
+    if table := getattr(config.model, "features", None):
+        vocabulary_features(table, tokenizer, objective.roles)  # refuses a table that lacks a symbol
+    return objective.vocab_size
 
 
 def documents(config: RunConfig, runs_dir: Path) -> int | None:

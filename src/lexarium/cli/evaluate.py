@@ -7,7 +7,7 @@ it was trained. An evaluation with other options, or of a file, is only printed.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,8 +31,11 @@ Options = Annotated[
 
 MOST = 100
 """Metrics of an evaluation that are printed whole."""
-HEADLINES = tuple(f".peak.{what}.f" for what in ("boundary", "token", "type"))
-"""Of one that has more: what is printed beside the plain ones."""
+SCORES = {
+    "boundaries P": "boundary.precision", "R": "boundary.recall", "F": "boundary.f", "words F": "token.f",
+    "types F": "type.f",
+}  # fmt: skip
+"""Of one that has more, in columns beside the plain ones: how well a cue or a baseline cuts into words."""
 
 
 def evaluate(
@@ -167,9 +170,20 @@ def _print(talk: Talk, run: Run, results: Sequence[tuple[str, int, Result, bool]
     for name, _, result, stored in results:
         shown = result.metrics
         if len(shown) > MOST:
-            shown = {k: v for k, v in shown.items() if k.count(".") <= 1 or k.endswith(HEADLINES)}
+            shown = {k: v for k, v in shown.items() if k.count(".") <= 1}
         talk.table(["metric", "value"], [[f"{name}.{k}", v] for k, v in shown.items()], "  ")
-        if len(shown) < len(result.metrics):
-            talk.say(f"  and {len(result.metrics) - len(shown):,} more: --json")
+        more = len(result.metrics) - len(shown)
+        if more and (rows := _scores(result.metrics)):
+            talk.table([name, *SCORES], rows, "  ")
+            more -= len(rows) * len(SCORES)
+        if more:
+            talk.say(f"  and {more:,} more: --json")
         if not stored:
             talk.say(f"  ({name} was not stored among the run's results)")
+
+
+def _scores(metrics: Mapping[str, Any]) -> list[list[Any]]:
+    """One row for everything that cuts: its name and its scores."""
+    end = f".{SCORES['F']}"
+    names = [metric.removesuffix(end) for metric in metrics if metric.endswith(end)]
+    return [[name, *(metrics.get(f"{name}.{score}", "") for score in SCORES.values())] for name in names]

@@ -35,8 +35,13 @@ if TYPE_CHECKING:
 
 WAIT_FOR_MAIN = 600.0
 TAIL = 1 << 14
-HEADLINES = tuple(f".boundary.peak.{what}.f" for what in ("boundary", "token", "type"))
-"""Ends of metrics that are told although their names have many parts: words found at peaks of boundary probability."""
+HEADLINES = (
+    *(f".boundary.peak.{what}.f" for what in ("boundary", "token", "type")),
+    ".boundary.threshold.boundary.f",
+    *(f".{baseline}.boundary.f" for baseline in ("random_true", "ngram_3_boundary", "puddle")),
+)
+"""Ends of metrics that are told although their names have many parts: words found by boundary probability, by chance
+and by counting."""
 
 
 def train(
@@ -108,6 +113,8 @@ def fit(run: Run, requeue_after: float | None, retry: bool, talk: Talk, world: W
     """Train with progress; prints where the run lies and what it measured; returns the exit status."""
     from lexarium.training.signals import StopFlag
 
+    if run.files.status().get("state") == "done":
+        talk.note("finished before: nothing is trained; other evaluations are asked with `lexarium evaluate`")
     flag = StopFlag(requeue_after)
     loss = LastLoss(run.path)
     first = True

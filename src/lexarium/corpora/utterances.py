@@ -87,7 +87,7 @@ class Utterances:
         marker: str = Field("WORD_BOUNDARY", min_length=1)
         """What stands after every word; `;eword` in files for wordseg."""
         column: str = ""
-        """Column or key of the utterance, of tables (TSV, JSONL, Parquet); empty = lines of text."""
+        """Column or key of the utterance, of tables (CSV, TSV, JSONL, Parquet); empty = lines of text."""
         max_age: float | None = Field(None, ge=0)
         """Keep rows whose `age_column` holds at most so many months; rows without an age are left out."""
         age_column: str = "target_child_age"

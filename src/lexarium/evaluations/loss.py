@@ -13,18 +13,22 @@ of all documents over the predicted tokens; eos counts as a token and adds nothi
 is the mean loss of the slices whose floor is 0: what follows from what was read before, the second half in one
 direction and the first half in the other. All this is left out where it would be wrong: when a token of the text is
 not predicted (objective.bos: false), and for slices unless every token is one character.
+
+Terms of the objective that are not this cross-entropy have their means beside it: `val.feature_ce` of `loss: features`,
+`val.ce.layer_0` of intermediate losses.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
 from lexarium.evaluations.evaluation import EvaluationData, SplitsConfig
-from lexarium.foundation.types import Result, UserError
+from lexarium.foundation.types import Example, Result, UserError
 from lexarium.tokens.loader import in_order
 
 
@@ -108,6 +112,7 @@ class Loss:
         metrics[f"{prefix}.perplexity"] = math.exp(min(mean, 700.0))
         metrics[f"{prefix}.per_document"] = float(sums.mean())
         metrics[f"{prefix}.tokens"] = int(counts.sum())
+        metrics |= other_terms(scorer, self._prepared[split, name], prefix)
         text = [d.text for d in self.data.documents(split)[:n]]
         floors = self._floors(name or scorer.direction, text, losses)
         if "" in floors:
@@ -159,3 +164,14 @@ class Loss:
                     determined |= chosen & (floors[part] == 0)
         if determined.any():
             metrics[f"{split}.{name}.determined"] = float(loss[determined].mean())
+
+
+def other_terms(scorer: Any, examples: Sequence[Example], name: str) -> dict[str, float]:
+    """Means of the objective's loss terms but `ce` over examples in reading order, by metric; none for most."""
+    if getattr(scorer.objective, "terms", ("ce",)) == ("ce",):
+        return {}
+    return {
+        f"{name}.{term}": float(total / weight)
+        for term, (total, weight) in scorer.terms(examples).items()
+        if term != "ce"
+    }

@@ -28,7 +28,7 @@ from lexarium.evaluations.decoding import (
     decode,
     settled,
 )
-from lexarium.evaluations.feature_cues import feature_statistics
+from lexarium.evaluations.predictability import feature_statistics, token_statistics
 from lexarium.foundation.types import Batch, Document, Example, Output, State, UserError
 from lexarium.objectives.framing import log_probabilities
 from lexarium.tokens.block import Block, keeps_up
@@ -39,8 +39,6 @@ Rows = Sequence[np.ndarray]
 Measure = Callable[[Output, np.ndarray], np.ndarray]
 BATCH_TOKENS = 4096
 """Padded positions per forward pass."""
-LOGITS = 1 << 22
-"""Logits held at a time where whole distributions are asked about."""
 CARRIED = 8
 """Positions a model may carry while it generates, in forward passes: far less than a pass needs is kept of each."""
 
@@ -103,7 +101,7 @@ class Scorer:
 
         def measure(output: Output, chosen: np.ndarray) -> np.ndarray:
             wanted = torch.from_numpy(np.concatenate([targets[i] for i in chosen])).to(self.device)
-            values = _statistics(output, wanted, mark)
+            values = token_statistics(output, wanted, mark)
             more = [feature_statistics(output, wanted)] if output.features is not None else []
             return np.concatenate([values, *more], axis=1)
 
@@ -169,12 +167,27 @@ class Scorer:
         """
         if windows.width is None:
             raise ValueError("window_scores takes examples of one length")
-        turn = self._direction
-        together = keeps_up(turn, "apply_block", "apply")
-        moved = turn.apply_block(windows) if together else Block.of([turn.apply(e) for e in windows])
-        size = max(1, self._batch_tokens // (windows.width + 1))
+        moved, size = self.moved(windows), max(1, self._batch_tokens // (windows.width + 1))
         parts = [self._predicted(moved[i : i + size]) for i in range(0, len(moved), size)]
         return np.concatenate(parts).reshape(len(windows), -1)
+
+    def moved(self, examples: Block) -> Block:
+        """Examples in corpus order as this direction reads them."""
+        turn = self._direction
+        if keeps_up(turn, "apply_block", "apply"):
+            return turn.apply_block(examples)
+        return Block.of([turn.apply(e) for e in examples])
+
+    def terms(self, examples: Sequence[Example]) -> dict[str, np.ndarray]:
+        """Name -> (2,) float64, sum and weight of each loss term of the objective over examples in READING order."""
+        found: dict[str, np.ndarray] = {}
+        for chosen in self._batches([len(e) + 2 for e in examples]):
+            batch = self.objective.collate([examples[i] for i in chosen]).to(self.device)
+            with self._inference():
+                terms = self.objective.loss(self._forward(batch), batch)
+            for name, weight in batch.weights.items():
+                found[name] = found.get(name, np.zeros(2)) + [float(terms[name].sum), weight]
+        return found
 
     def _predicted(self, examples: Sequence[Example]) -> np.ndarray:
         """(N,) float64: log-probabilities of the targets of one batch, in the order of `objective.scored`."""
@@ -404,21 +417,3 @@ def _promises(component: Any, promise: str, method: str) -> bool:
 def _lengths(last: Tensor) -> list[int]:
     """Tokens of each row, from the flat indices of their last ones."""
     return last.diff(prepend=last.new_tensor([-1])).tolist()
-
-
-def _statistics(output: Output, targets: Tensor, mark: int) -> np.ndarray:
-    """(N, 4) float64 for N states: see `Scorer.predictions`."""
-    parts = []
-    size = max(1, LOGITS // output.unembed(output.hidden[:1]).shape[1])
-    for start in range(0, len(targets), size):
-        scores = output.unembed(output.hidden[start : start + size]).double().log_softmax(-1)
-        wanted = targets[start : start + size]
-        own = scores.gather(1, wanted.clamp_min(0)[:, None])
-        rank = (scores > own).sum(1).double()
-        entropy = -torch.where(scores > -torch.inf, scores.exp() * scores, 0.0).sum(1)
-        found = torch.stack([-own[:, 0], rank, entropy, scores[:, mark].exp()], dim=1)
-        found[wanted < 0, :2] = torch.nan
-        parts.append(found)
-    values: np.ndarray = torch.cat(parts).cpu().numpy()
-    values[:, 0][np.isnan(values[:, 0]) & (targets >= 0).cpu().numpy()] = np.inf
-    return values

@@ -11,6 +11,7 @@ With packing `window_shuffle` the split `val` is the packing's own held-out wind
                            forward and backward only)
     val.position.K         mean loss at model position K = 1, 2, 4, ..., the last: K - 1 tokens have been read
     val.first.K            mean loss of the first K positions: the curve over context from one model
+    val.feature_ce, ...    means of terms of the objective that are not this cross-entropy
     val.windows, .tokens   how many there are; tokens are predicted ones
     val.windows_hash       48 bits of a hash of the windows' tokens; two results are comparable when it is equal
 
@@ -33,6 +34,7 @@ import numpy as np
 from pydantic import Field
 
 from lexarium.evaluations.evaluation import EvaluationData, SplitsConfig
+from lexarium.evaluations.loss import other_terms
 from lexarium.foundation.types import Result, UserError
 from lexarium.tokens.block import Block, gather
 from lexarium.tokens.packing import WindowPlan
@@ -113,9 +115,11 @@ class WindowLoss:
         items: dict[str, list[Any]],
     ) -> None:
         """`view`: name of the direction asked in, "" when there is one."""
+        name = f"{split}.{view}" if view else split
         byte_lengths = getattr(scorer.tokenizer, "byte_lengths", lambda: None)()  # None: ids without a text
         sizes = None if byte_lengths is None else np.asarray(byte_lengths)
         digest, positions, n_windows, n_bytes = hashlib.blake2b(digest_size=6), None, 0, 0
+        others: dict[str, float] = {}
         for block, documents in self._blocks(split, scorer):
             ids = block.ids.astype("<u4").reshape(len(block), -1)
             digest.update(ids.tobytes())
@@ -127,10 +131,12 @@ class WindowLoss:
                 n_bytes += int(sizes[told[told < len(sizes)]].sum())
             if self.config.items:
                 self._items(items, split, view, n_windows, documents, losses)
+            for term, mean in other_terms(scorer, scorer.moved(block), name).items():
+                others[term] = others.get(term, 0.0) + mean * len(block)  # all windows weigh alike
             n_windows += len(block)
         assert positions is not None  # a plan has a window
-        name = f"{split}.{view}" if view else split
         metrics |= _summary(name, positions, n_windows)
+        metrics |= {term: total / n_windows for term, total in others.items()}
         if n_bytes:
             metrics[f"{name}.bits_per_byte"] = float(positions.sum()) / math.log(2) / n_bytes
         metrics[f"{name}.windows_hash"] = int.from_bytes(digest.digest(), "big")

@@ -210,10 +210,12 @@ def evaluations(draft: Draft, key: str, value: Any) -> None:
             draft.set(f"evaluations.{i}.{option}", setting, reason)
         draft.set(f"evaluations.{i}.every", every, f"{told}; from step 0, the untrained control")
     loss = wanted[0][0]["type"]
+    features = MODELS[draft.given["model"]][0] == "gpt2_feature"
     draft.set(
         "checkpoint.best.metric",
-        f"{loss}.val",
-        "the original reloads the checkpoint with the lowest perplexity",
+        f"{loss}.val.feature_ce" if features else f"{loss}.val",
+        "the original reloads the checkpoint with the lowest perplexity"
+        + (", which is that of the loss it trains on" if features else ""),
     )
     if draft.options.baselines:
         i = len(wanted)

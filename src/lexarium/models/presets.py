@@ -14,10 +14,10 @@ loads a pretrained Llama whose vocabulary is another.
 Al-Rfou et al. 2019): a table of positions and a classifier at every layer. They go with
 
     objective: {type: causal, bos: false, eos: false, intermediate_losses: 11}
-    packing: {type: windows, seq_len: 128}                     (512 for text8)
+    packing: {type: windows, seq_len: 128, separator: true, order: each_epoch}       (512 for text8)
     optimizer: {type: sgd, lr: 0.003, momentum: 0.99}
     schedule: {type: constant}
-    train: {epochs: 500, global_batch_size: 16}                (128 for text8)
+    train: {epochs: 500, max_steps: null, global_batch_size: 16}                     (128 for text8)
 
 and were trained from seed 32. What is published leaves open, and is chosen here: a layer's classifier reads its states
 after the model's one final norm; initial values are those of torch.nn, so tables of positions are N(0, 1); nothing is

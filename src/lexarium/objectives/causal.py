@@ -108,11 +108,11 @@ class Causal:
                 "documents of one token leave nothing to predict without objective.bos and objective.eos"
             )
         targets = {"labels": torch.from_numpy(framed.labels)}
-        weights = dict.fromkeys(self._terms, float(n))
+        weights = dict.fromkeys(self.terms, float(n))
         return Batch(inputs, targets, weights, tuple(block.numbers.tolist()), n)
 
     @property
-    def _terms(self) -> tuple[str, ...]:
+    def terms(self) -> tuple[str, ...]:
         """Names of the loss terms: of the last layer, and of those before it in their order."""
         return (self._term, *(f"ce.layer_{i}" for i in range(self.config.intermediate_losses)))
 
@@ -122,7 +122,7 @@ class Causal:
         # in whole numbers, so that a layer is left out at the same update everywhere
         gone = sum(2 * (early + 1) * step > (i + 1) * max_steps for i in range(early))
         share = 1 / (early + 1 - gone)
-        return {name: 0.0 if 0 < i <= gone else share for i, name in enumerate(self._terms)}
+        return {name: 0.0 if 0 < i <= gone else share for i, name in enumerate(self.terms)}
 
     def _starts(self, block: Block) -> int | np.ndarray:
         """The id each row begins with."""
@@ -165,7 +165,7 @@ class Causal:
             )
         if self.config.loss == "features":
             return {self._term: Term(feature_cross_entropy_sum(output, labels))}
-        outputs = zip(self._terms, (output, *output.intermediate), strict=True)
+        outputs = zip(self.terms, (output, *output.intermediate), strict=True)
         return {name: Term(cross_entropy_sum(own, labels, smoothing)) for name, own in outputs}
 
     # -- asking the trained model --------------------------------------------------------------------

@@ -41,6 +41,8 @@ BASELINE_WORDS = {
     "dibs_gold": "diphones, supervised",
     "puddle": "growing lexicon (PUDDLE)",
     "puddle_folds": "growing lexicon (PUDDLE), folds",
+    "puddle_legacy": "growing lexicon (PUDDLE), as in wordseg",
+    "ftp_relative_legacy": "forward TP, minima, as in wordseg",
     "multicue_14": "vote of cues and lexicon (2014)",
     "multicue_17": "vote of successor variety (2017)",
     "multicue_23": "vote of cues and lexicon (2023)",
@@ -66,7 +68,8 @@ def segmentation_figures(found: Mapping[str, Any] | None, words: Words) -> list[
     split = stream.split(" ")[0].split(".")[0]
     of = lambda row: split if row["strategy"] == BASELINE else stream
     scores = [row for row in found["scores"] if row["stream"] == of(row)]
-    figures = [_bars(scores, stream, words), _precision_recall(scores, stream, words)]
+    missing = found["missing"].get(stream)
+    figures = [_bars(scores, stream, words, missing), _precision_recall(scores, stream, words)]
     figures.append(_map(scores, stream, words, found["tune"][stream]))
     curves = [row for row in found["curves"] if row["stream"] == stream]
     if len({row["tokens"] for row in curves}) > 1:
@@ -90,7 +93,7 @@ def _arms(rows: Sequence[Row], words: Words) -> list[str]:
     return list(dict.fromkeys(_arm(row, words) for row in rows))
 
 
-def _bars(rows: Sequence[Row], stream: str, words: Words) -> Figure:
+def _bars(rows: Sequence[Row], stream: str, words: Words, missing: Mapping[str, int] | None = None) -> Figure:
     """Boundary F of every cue and baseline with its interval, one panel per arm."""
     shown = [row for row in rows if row["strategy"] in ("peak", BASELINE) and not _beside(row["cue"])]
     shown = [row for row in shown if "boundary.f" in row["scores"]]
@@ -104,6 +107,11 @@ def _bars(rows: Sequence[Row], stream: str, words: Words) -> Figure:
         " needs no parameter; thresholds are in the tables. TP: transitional probability. Counters: boundary"
         " probability."
     )
+    if missing:
+        caption += (
+            f" Symbols that no model can know: {missing['unknown']:,} outside the vocabulary,"
+            f" {missing['unseen']:,} that training never has."
+        )
     title = f"Boundaries found ({stream}): cues of models beside baselines"
     legend = [(name, i) for i, name in enumerate(PALETTE.values())]
     return Figure("segmentation-scores", title, caption, panels, legend, dots=True)

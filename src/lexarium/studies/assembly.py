@@ -144,6 +144,7 @@ def _vocabulary_difference(mine: Any, theirs: Any) -> str:
 
 def resolve_step(run: Any, step: Step) -> int:
     """A step that has a good checkpoint: the one asked for, the best by `checkpoint.best`, or the newest."""
+    chosen = step == "best"
     if step == "best":
         best = run.config.checkpoint.best
         if best is None:
@@ -162,7 +163,8 @@ def resolve_step(run: Any, step: Step) -> int:
         return found
     if not checkpoint.directory(run.path, step).is_dir():
         have = ", ".join(map(str, checkpoint.steps(run.path))) or "none"
-        raise UserError(f"{run.path}: has no checkpoint at step {step} (steps: {have})")
+        why = "; it was the best, but checkpoint.best was not set while the run was trained" if chosen else ""
+        raise UserError(f"{run.path}: has no checkpoint at step {step} (steps: {have}){why}")
     return step
 
 

@@ -308,17 +308,18 @@ def _check_direction(config: RunConfig, objective: Any) -> None:
 
 def _check_length(config: RunConfig) -> None:
     packing: Any = registry.find("packing", config.packing.type)(config.packing)
-    frame = _frame(config)
+    frame, bos = _frame(config), bool(getattr(config.objective, "bos", True))
     limit = getattr(config.model, "max_positions", None)
-    rows = [(f"packing {config.packing.type!r}", packing.longest)]
-    rows += [
-        (f"evaluation {evaluation_name(e)!r}", getattr(e, "seq_len", None) or 0) for e in config.evaluations
-    ]
-    for what, length in rows:
-        if limit is not None and length + frame > limit:
+    rows = [(f"packing {config.packing.type!r}", packing.longest + frame, "the packing")]
+    for e in config.evaluations:
+        what, windows = f"evaluation {evaluation_name(e)!r}", "its windows"
+        rows.append((what, (getattr(e, "seq_len", None) or 0) + frame, windows))
+        rows.append((what, getattr(e, "window", 0) + bos, windows))
+    for what, length, shorter in rows:
+        if limit is not None and length > limit:
             raise Incompatible(
-                f"{what} makes rows of up to {length + frame} tokens (frame included) but"
-                f" model.max_positions is {limit}; raise it or shorten the {what.split()[0]}"
+                f"{what} makes rows of up to {length} tokens (frame included) but model.max_positions is {limit};"
+                f" raise it or shorten {shorter}"
             )
 
 

@@ -3,6 +3,7 @@ baseline, utterances with their cues and cuts, and scores against thresholds.
 
 `segmentation(table)` gives plain data:
 
+    missing      stream -> {unknown, unseen}: the most symbols of a run that are UNK, or that training never has
     scores       rows {levels, stream, cue, strategy, measure -> {mean, low, high, n}}: final values of finished runs
                  with their t interval over seeds; baselines are rows of the same form with strategy `baseline`
     curves       rows {levels, run, seed, stream, cue, tokens, value}: boundary F at peaks against tokens read
@@ -55,6 +56,7 @@ def segmentation(table: Table) -> Row | None:
         "streams": sorted(
             {row["stream"] for row in scores if row["strategy"] != BASELINE}, key=lambda s: (len(s), s)
         ),
+        "missing": _missing(table),
         "curves": [row for run in table.runs for row in _curve(table, run)],
         "utterances": [_utterances(*one) for one in shown],
         "thresholds": [_thresholds(*one) for one in shown],
@@ -115,6 +117,21 @@ def _place(metric: str, runs: Sequence[RunRow]) -> tuple[str, str, str, str, str
             if match and match[3] in MEASURES:
                 return match[1], match[2], BASELINE, match[3], ""
     return None
+
+
+def _missing(table: Table) -> dict[str, dict[str, int]]:
+    """What a model could not know, of streams that have some of it."""
+    found: dict[str, dict[str, int]] = {}
+    for run in table.runs:
+        names = _named(run, "segmentation")
+        for name in names:
+            for metric, curve in run.curves.items():
+                match = re.fullmatch(rf"{re.escape(name)}\.(.+)\.(unknown|unseen)", metric)
+                if match and curve and curve[-1][1]:
+                    stream = match[1] if len(names) == 1 else f"{match[1]} ({name})"
+                    known = found.setdefault(stream, {"unknown": 0, "unseen": 0})
+                    known[match[2]] = max(known[match[2]], int(curve[-1][1]))
+    return found
 
 
 def _tune(run: RunRow, name: str) -> str:

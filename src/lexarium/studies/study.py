@@ -129,9 +129,9 @@ class Study:
                     )
             told = ""
             if place == ("seed",) or (place == ("seeds",) and not isinstance(overrides[place], dict)):
-                told = "a study's seeds are set with --seeds, for example --seeds 1,2,3"
+                told = "a study's seeds are set with --seeds, for example --seeds 1,2,3 (of `train`: --seed)"
             elif place[0] in ("base", "axes"):
-                told = "overrides change what stands under `base`, that word left out; levels are chosen with --only"
+                told = "overrides leave `base` out; levels are chosen with --only (of `train`: --select)"
             if told:
                 raise ConfigError(f"override {dotted(place)}: {told}")
 

@@ -45,9 +45,11 @@ BASELINES: dict[str, Baseline] = {
         for measure in ("ftp", "btp", "mi")
         for rule in ("relative", "absolute")
     },
+    "ftp_relative_legacy": _fixed(transitional, measure="ftp", rule="relative", legacy=True),
     **{f"dibs_{kind}": _fixed(dibs, kind=kind) for kind in ("phrasal", "lexical", "gold")},
     "puddle": _fixed(puddle),
     "puddle_folds": _fixed(puddle, folds=5),
+    "puddle_legacy": _fixed(puddle, legacy=True),
     "multicue_14": _fixed(multicue, measures=("mi", "entropy", "boundary"), lengths=(1, 3), lexicon=True),
     "multicue_17": _fixed(multicue, measures=("variety",), lengths=(1, 2, 3, 4), lexicon=False),
     "multicue_23": _fixed(multicue, measures=("variety", "boundary"), lengths=(1, 2, 3, 4), lexicon=True),

@@ -11,6 +11,7 @@ Randomness is that of the evaluation's key.
     ftp, btp, mi  _relative, _absolute           transitional probability forwards and backwards, mutual information
     dibs_phrasal, dibs_lexical, dibs_gold        diphones (Daland and Pierrehumbert 2011); `gold` is supervised
     puddle, puddle_folds                         a growing lexicon (Monaghan and Christiansen 2010)
+    ftp_relative_legacy, puddle_legacy           as the package wordseg has them at the edges of streams and utterances
     multicue_14, multicue_17, multicue_23        weighted votes of cues that learn as they cut (Coltekin and Nerbonne
                                                  2014 without stress; Coltekin 2017; Goriely and others 2023)
     ngram_K_CUE, ngram_K_CUE_threshold           n-gram predictability with K symbols of context, at peaks or above

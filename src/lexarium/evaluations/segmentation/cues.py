@@ -9,7 +9,7 @@ Let p_t be the model's distribution over what stands at position t, before it is
     increase_in_C       C_t less C at the position read before; 0 at the first         as C
 
 A model that predicts features has `feature_loss`, `feature_entropy`, `feature_deviation` and `feature_boundary`
-too, each with its increase: see `evaluations/feature_cues.py`.
+too, each with its increase: see `evaluations/predictability.py`.
 
 All point up where a word begins. A forward model's cue at x_t belongs to the cut before x_t. A backward model reads
 x_t after what follows it, so its cue at x_t belongs to the cut BEHIND x_t: its values are shifted by one position,

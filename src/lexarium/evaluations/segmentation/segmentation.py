@@ -16,9 +16,13 @@ of the eight cues of every model that peak, or exceed their own thresholds, as c
 A threshold is chosen on gold boundaries. `tune: crossed`, the default, chooses that of every second utterance on the
 other half, so no utterance is scored by a threshold it was used for, and all are scored. `tune: oracle` chooses on
 the very stream that is scored, as published scores do; with `search: bounded` also by their search. `aim` is the F it
-is chosen for. Type F depends on how many utterances there are: `val.utterances`. `val.unknown` counts symbols that the
-vocabulary does not hold (UNK): words that differ in those alone are one type. `val.unseen` counts symbols that are in
-the vocabulary but never in what the run trains on: no model can know them, and their loss and rank are chance.
+is chosen for. `val.<cue>.threshold.theta_even` is that of the first, third, ... utterance, `theta_odd` that of the
+others (with `oracle` they are one); none is told where nothing, or everything, is cut.
+
+Type F depends on how many utterances there are: `val.utterances`. `val.unknown` counts symbols that the vocabulary does
+not hold (UNK): words that differ in those alone are one type. `val.unseen` counts symbols that are in the vocabulary
+but never in what the run trains on: no model can know them, and their loss and rank are chance. What is a symbol here
+is a token of the run: with tokens of several symbols, pieces are joined to words.
 
 Items: one row per position, for plots of utterances: the symbol, whether a word begins there, and every cue. Cost:
 about window / stride forward passes over the split, and for `aim: type` half a second per cue and 100,000 symbols.
@@ -121,9 +125,12 @@ class Segmentation:
         end = ".boundary.peak.boundary.f"
         found = [(n.removesuffix(end), v) for n, v in result.metrics.items() if n.endswith(end)]
         told = ", ".join(f"{name} {value:.3f}" for name, value in found)
-        missing = [(n, v) for n, v in result.metrics.items() if n.endswith(".unseen") and v]
+        kinds = {".unknown": "symbols outside the vocabulary", ".unseen": "symbols never seen in training"}
         never = "".join(
-            f"; {n.removesuffix('.unseen')}: symbols never seen in training: {v:,}" for n, v in missing
+            f"; {name.removesuffix(end)}: {words}: {value:,}"
+            for name, value in result.metrics.items()
+            for end, words in kinds.items()
+            if name.endswith(end) and value
         )
         return f"boundary F at peaks of boundary probability: {told or 'not asked for'}{never}"
 
@@ -145,7 +152,13 @@ class Segmentation:
         else:
             cues = cues_alone(scorer, stream)
             name = f"{name}.alone"
-        for cue, by_strategy in self._cuts(cues, stream).items():
+        thetas = self._thetas(cues, stream)
+        ends = np.flatnonzero(stream.ends)[:2]
+        for cue, values in thetas.items():
+            for which, theta in zip(("even", "odd"), values[ends].tolist(), strict=False):
+                if math.isfinite(theta):
+                    metrics[f"{name}.{cue}.threshold.theta_{which}"] = theta
+        for cue, by_strategy in self._cuts(cues, stream, thetas).items():
             for strategy, cuts in by_strategy.items():
                 for measure, value in score(stream, cuts).items():
                     if measure != "utterances":
@@ -153,12 +166,17 @@ class Segmentation:
         if c.items:
             self._items(name, stream, cues, items)
 
-    def _cuts(self, cues: Mapping[str, np.ndarray], stream: Stream) -> dict[str, dict[str, np.ndarray]]:
+    def _thetas(self, cues: Mapping[str, np.ndarray], stream: Stream) -> dict[str, np.ndarray]:
+        """Cue -> (M,) the threshold of every position."""
+        c = self.config
+        return {name: tuned(values, stream, c.aim, c.tune, c.search) for name, values in cues.items()}
+
+    def _cuts(
+        self, cues: Mapping[str, np.ndarray], stream: Stream, thetas: Mapping[str, np.ndarray]
+    ) -> dict[str, dict[str, np.ndarray]]:
         """Cue -> strategy -> cuts; votes are cues too."""
         c = self.config
-        above = {
-            name: values > tuned(values, stream, c.aim, c.tune, c.search) for name, values in cues.items()
-        }
+        above = {name: values > thetas[name] for name, values in cues.items()}
         ways = {"peak": peaks, "threshold": lambda values: values > 0.5}
         found = {name: {"peak": peaks(values), "threshold": above[name]} for name, values in cues.items()}
         if c.votes:
