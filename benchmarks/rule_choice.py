@@ -8,7 +8,7 @@ Both sides have the same 6 x 512 model (GPT-2's layout, `seed_step.py`), trained
 it ends its sentences, and one thread; both ask about questions of `ood`. Parity: every word that was chosen, every
 question that was written.
 
-    python benchmarks/rule_choice.py [--rounds 5] [--items 500] [--written 60] [--steps 200]
+    python benchmarks/rule_choice.py [--rounds 5] [--items 500] [--written 200] [--steps 200]
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def main() -> None:
     """Measure and write the results."""
     parser = common.arguments(__doc__)
     parser.add_argument("--items", type=int, default=500, help="questions of which a word is chosen")
-    parser.add_argument("--written", type=int, default=60, help="questions that are written")
+    parser.add_argument("--written", type=int, default=200, help="questions that are written")
     parser.add_argument("--steps", type=int, default=200, help="steps of training before")
     options = parser.parse_args()
     settle(1)

@@ -51,7 +51,7 @@ def test_words_found_are_told_although_they_are_slices(capsys: pytest.CaptureFix
         "cuts.val.boundary.threshold.boundary.f",
         "counted.val.puddle.boundary.f",
     ]
-    assert "and 11 slices" in told
+    assert "and 11 more" in told
 
 
 def test_json_holds_the_metrics(lexarium, trained: Path) -> None:

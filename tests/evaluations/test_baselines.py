@@ -339,7 +339,7 @@ def test_each_fold_is_cut_after_the_others() -> None:
     assert (five == puddle(data, data, folds=5)).all() and (five != BASELINES["puddle"](data, data, 0)).any()
 
 
-@pytest.mark.parametrize(("options", "message"), [({"window": 0}, "window"), ({"folds": 0}, "folds"), ({"folds": 3}, "1 to 2")])  # fmt: skip
+@pytest.mark.parametrize(("options", "message"), [({"window": 0}, "window"), ({"folds": 0}, "folds"), ({"folds": 3}, "in 3 folds: there are 2 utterances")])  # fmt: skip
 def test_puddle_refuses(options: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         puddle(stream("ab", "c"), stream("ab", "c"), **options)

@@ -276,6 +276,16 @@ def test_symbols_outside_the_vocabulary_are_counted(tmp_path: Path) -> None:
     )  # what the vocabulary lacks is told as unknown
 
 
+def test_utterances_that_a_model_cannot_read_alone_are_refused_when_it_is_built(data: EvaluationData) -> None:
+    longest = int(data.view("train").lengths.max()) + 1
+    asked_of = lambda limit: EvaluationData(data.store, data.tokenizer, max_length=limit)
+    told = rf"has {longest} tokens with its boundary, and model\.max_positions is {longest - 1}.*contexts: \[stream\]"
+    with pytest.raises(UserError, match=told):
+        Segmentation(Segmentation.Config(splits=("train",)), asked_of(longest - 1))
+    Segmentation(Segmentation.Config(splits=("train",)), asked_of(longest))
+    Segmentation(Segmentation.Config(splits=("train",), contexts=("stream",)), asked_of(8))
+
+
 @pytest.mark.parametrize("tune", ["crossed", "oracle"])
 def test_thresholds_are_told(data: EvaluationData, tune: str) -> None:
     """Those of every second utterance are chosen on the others; where everything is cut there is none."""

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from test_segmentation import make
 
-from lexarium.evaluations.baselines import BASELINES
+from lexarium.evaluations.baselines import BASELINES, FOLDED
 from lexarium.evaluations.baselines.segmentation_baselines import SegmentationBaselines
 from lexarium.evaluations.segmentation.gold import gold_stream
 from lexarium.evaluations.segmentation.scores import score
 from lexarium.foundation import rng
 from lexarium.foundation.config import ConfigError, Source, validate
+from lexarium.foundation.types import UserError
 
 TRAIN = ["ba dog a", "dog ti", "gola ba ba", "a dog gola", "ti ba"]
 TEST = ["dog ba", "gola a ti dog", "ba"]
@@ -22,7 +23,7 @@ TEST = ["dog ba", "gola a ti dog", "ba"]
 def test_every_baseline_is_counted_on_one_split_and_scored_on_the_other(tmp_path: Path, fit: str) -> None:
     (tmp_path / "v.txt").write_text("\n".join(TEST) + "\n")
     data = make(tmp_path, TRAIN, val_path=str(tmp_path / "v.txt"), split={})
-    names = [name for name in BASELINES if name != "puddle_folds"]  # three utterances are no five folds
+    names = [name for name in BASELINES if name not in FOLDED]  # three utterances are no five folds
     config = SegmentationBaselines.Config(baselines=tuple(names), fit=fit)
     found = SegmentationBaselines(config, data).run(None, 7).metrics
     train, test = (gold_stream(data, split, asks="x") for split in (fit, "val"))
@@ -34,6 +35,17 @@ def test_every_baseline_is_counted_on_one_split_and_scored_on_the_other(tmp_path
             m: v for m, v in wanted.items() if m != "utterances"
         }
     assert found["val.symbol.boundary.recall"] == 1.0 and found["val.utterance.boundary.f"] == 0.0
+
+
+def test_too_few_utterances_for_folds_are_refused_before_training(tmp_path: Path) -> None:
+    """By the name of the baseline, when the evaluation is built: not after the last step."""
+    data = make(tmp_path, TRAIN)
+    told = "split 'train' has 4 utterances, and puddle_folds takes turns on 5 parts of them; name `baselines` without"
+    with pytest.raises(UserError, match=told):
+        SegmentationBaselines(SegmentationBaselines.Config(splits=("train",), limit=4), data)
+    SegmentationBaselines(SegmentationBaselines.Config(splits=("train",)), data)
+    few = SegmentationBaselines.Config(splits=("train",), limit=4, baselines=("puddle", "mi_relative"))
+    assert SegmentationBaselines(few, data).run(None, 1).metrics["train.utterances"] == 4
 
 
 def test_limits_take_the_first_utterances(tmp_path: Path) -> None:

@@ -198,6 +198,7 @@ def test_options_of_evaluations() -> None:
     ("experiment.name=mine", "experiment.name: 'mine' is not needed"),
     ("dataset.subconfig=French", "--data must be the files of it"),
     ("dataset.subconfig=strict-small", "is spelt strict_small"),
+    ("dataset.subconfig=Unigram", "corpus.control=unigram corpus.control_boundaries=draw"),
     ("model=llama_5M", "model=llama_5M is ours"),
     ("", "the original held out 10,000 unless said otherwise"),
     ("experiment=childes_multilingual_2M", "the original held out 1,000"),
@@ -215,6 +216,10 @@ def test_the_feature_model() -> None:
     )
     assert run.model.features.missing == "unknown"
     assert run.checkpoint.best.metric == f"{run.evaluations[0].type}.val.feature_ce"
+    notes = convert_with("model=gpt2_feature", phoible=FEATURES).notes
+    assert any("exponential of its loss on features" in note for note in notes)
+    assert not any("stride=2" in note for note in notes)
+    assert any("stride=2" in note for note in convert_with("").notes)
 
 
 def test_a_dry_run() -> None:

@@ -222,7 +222,7 @@ def test_a_gap_that_grows_is_told_in_percentage_points() -> None:
     )
     assert plain(WORDS.sentence(grown)) == (
         "OOD accuracy: the gap plain data \u2192 rich data is 2.52 percentage points larger with context 128 (+2.92%) than"
-        " with context 16 (+0.40%), 95% interval [1.05 pp, 4.0 pp], from 3 seeds, each compared with itself; too few seeds"
+        " with context 16 (+0.40%), 95% interval [1.05 pp, 4.0 pp], from 3 seeds, both numbers from each; too few seeds"
         " for a permutation test."
     )
     assert verdict(grown) == "supported"

@@ -66,7 +66,7 @@ def test_it_is_told_in_words() -> None:
     assert verdict(first) == verdict(second) == "supported"
     told = words.sentence(first)
     assert told.startswith("Boundary F (family gpt): 0.703, 0.105 higher than the n-gram counter (0.597)")
-    assert "from 4 seeds, each compared with itself" in told
+    assert "from 4 seeds, both numbers from each" in told
     assert "higher than boundary F at step 0 (0.335)" in words.sentence(second)
     assert words.expectation(second) == "Predicted by the claim: higher than boundary F at step 0."
     assert words.comparison(first) == "the n-gram counter → boundary F"

@@ -67,6 +67,20 @@ def test_the_best_checkpoint_outlives_rolling_ones(tmp_path: Path) -> None:
     assert checkpoint.steps(run.path) == [0, 8, 12]
 
 
+@pytest.mark.parametrize("metric", ["loss.val.perplexty", "loss.val.feature_ce"])
+def test_a_metric_that_is_never_given_ends_the_run_at_its_first_evaluation(
+    tmp_path: Path, metric: str
+) -> None:
+    """Not after training, when the best weights are gone."""
+    run = run_with(tmp_path, {"metric": metric})
+    name = metric.removeprefix("loss.")
+    with pytest.raises(
+        UserError, match=rf"checkpoint\.best\.metric: evaluation 'loss' gives no '{name}'; it gives .*val"
+    ):
+        run.train()
+    assert run.files.status()["step"] == 0
+
+
 def test_a_best_step_that_was_not_kept_says_why(tmp_path: Path) -> None:
     """checkpoint.best that is set after training names a step whose checkpoint is gone."""
     run_with(tmp_path, None).train()

@@ -27,7 +27,13 @@ def report(
     from lexarium.reports.tables import print_results
 
     talk = Talk(as_json)
-    name = study_name(study)
+    folder = Path(study)
+    if (
+        folder.parent.name == "studies" and (folder / "index.json").is_file()
+    ):  # where its index and report lie
+        name, runs_dir = folder.name, folder.parent.parent
+    else:
+        name = study_name(study)
     results = build_report(runs_dir, name)
     page = report_page(runs_dir, name)
     runs = [{**run, "dir": str(runs_dir.absolute() / run["dir"])} for run in results["runs"]]

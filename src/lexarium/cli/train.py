@@ -210,13 +210,14 @@ def print_metrics(talk: Talk, found: Mapping[str, Any], slices: bool = False) ->
     hidden = 0
     for name, last in found["evaluations"].items():
         for metric, value in last["metrics"].items():
-            if metric.count(".") > 1 and not slices and not metric.endswith(HEADLINES):
+            slice_of = metric.count(".") > 1 and not metric.endswith(HEADLINES)
+            if not slices and (slice_of or metric.endswith("_hash")):
                 hidden += 1
             else:
                 rows.append([f"{name}.{metric}", value])
     talk.table(["metric", "value"], [[name, number_or_text(value)] for name, value in rows], "  ")
     if hidden:
-        talk.say(f"  and {hidden} slices: lexarium show {found['dir']} --slices")
+        talk.say(f"  and {hidden:,} more: lexarium show {found['dir']} --slices")
 
 
 def number_or_text(value: Any) -> Any:

@@ -54,8 +54,10 @@ class EvaluationData:
         view: ViewConfig | None = None,
         packing: Any = None,
         corpus: Corpus | None = None,
+        max_length: int | None = None,
     ) -> None:
-        """`packing`: of the run's training data, where it is known."""
+        """`packing`: of the run's training data; `max_length`: of a row that its model reads; where they are known."""
+        self.max_length = max_length
         self.store, self.tokenizer, self.packing = store, tokenizer, packing
         self._view, self._corpus = view, corpus
         self._documents: dict[str, list[Document]] = {}

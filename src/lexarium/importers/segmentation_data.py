@@ -138,6 +138,11 @@ def subconfig(draft: Draft, key: str, value: Any) -> None:
         draft.note("dataset.subconfig: 'strict-small' is spelt strict_small where it works")
     if not draft.options.origins.get(key):
         draft.note(f"{draft.told(key)}: --data must be the files of it; nothing is downloaded")
+    if name in ("Uniform", "Unigram"):
+        draft.note(
+            f"{draft.told(key)} is a stream of symbols drawn at random: of a corpus of your own it is made by"
+            f" corpus.control={name.lower()} corpus.control_boundaries=draw"
+        )
 
 
 def held_out(draft: Draft, key: str, value: Any) -> None:

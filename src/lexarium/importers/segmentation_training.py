@@ -221,6 +221,12 @@ def evaluations(draft: Draft, key: str, value: Any) -> None:
         i = len(wanted)
         draft.set(f"evaluations.{i}.type", "segmentation_baselines", "--baselines; the original has none")
         draft.set(f"evaluations.{i}.splits", ["val"], "as segmentation")
+    if features:
+        draft.note(
+            f"the original's perplexity is the exponential of its loss on features, {loss}.val.feature_ce here; the"
+            " metrics called perplexity are those of tokens"
+        )
+        return
     draft.note(
         "the original ends with its best checkpoint and perplexity by windows that move by 2: that is val.perplexity of"
         " lexarium evaluate RUN --step best --evaluation segmentation stride=2 window=LENGTH contexts=[stream];"

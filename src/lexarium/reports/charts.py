@@ -31,6 +31,7 @@ from lexarium.reports.figures import (
 )
 from lexarium.reports.words import Words, interval, number
 from lexarium.studies.compare import ReportConfig, Table
+from lexarium.studies.contrasts import MEASURE
 
 Row = dict[str, Any]
 Arm = Mapping[str, Any]
@@ -339,7 +340,13 @@ class Drawing:
         ]
 
     def _forest(self, metric: str, form: str, results: Sequence[Arm]) -> Figure:
-        comparisons = [self.words.comparison(result) for result in results]
+        # of two metrics of one arm the title names the one
+        comparisons = [
+            f"less {self.words.level(MEASURE, result['from'])}"
+            if result["axis"] == MEASURE and form == "difference"
+            else self.words.comparison(result)
+            for result in results
+        ]
         same = len(set(comparisons)) == 1 and any(result["where"] for result in results)
         rows = []
         for comparison, result in zip(comparisons, results, strict=True):
@@ -348,7 +355,7 @@ class Drawing:
             parts += [] if result["at"] == "final" else [result["at_label"]]
             parts += ["over the text"] * bool(result["windows"])
             low, high = result["interval"] or (result["estimate"], result["estimate"])
-            row = wrap(" | ".join(parts), 30)
+            row = wrap(" | ".join(parts), 40)
             rows.append({"row": row, "estimate": result["estimate"], "low": low, "high": high})
         kind = {"ratio": "ratio", "relative": "relative change", "symmetric": "symmetric difference"}.get(
             form, "difference"
@@ -358,7 +365,8 @@ class Drawing:
         percents = {"tickCount": 6, "format": "+.1%" if small else "+%"}
         axis = percents if form in ("relative", "symmetric") else {"tickCount": 6}
         x = encode("low", title=title, scale={"zero": form != "ratio"}, axis=axis)
-        y = encode("row", "N", sort=[row["row"] for row in rows], title=None, axis=row_axis())
+        named = {**row_axis(), "labelLimit": 300}
+        y = encode("row", "N", sort=[row["row"] for row in rows], title=None, axis=named)
         tips = [encode("estimate"), encode("low"), encode("high")]
         dot = {"type": "point", "filled": True, "size": 75, "opacity": 1, "style": "ink"}
         dashed = {"type": "rule", "style": "reference", "strokeDash": [3, 3]}
@@ -369,7 +377,8 @@ class Drawing:
             layer("forest", dot, x=encode("estimate"), y=y, tooltip=tips),
         ]
         data = {"forest": rows, "forestnull": [{"low": 1.0 if form == "ratio" else 0.0}]}
-        panel = {"height": 40 * len(rows), "layer": layers, "datasets": data}
+        deepest = max(row["row"].count("\n") + 1 for row in rows)
+        panel = {"height": max(40, 14 * deepest + 10) * len(rows), "layer": layers, "datasets": data}
         caption = "Dot and bar: estimate and interval of each contrast. Dashed: no difference."
         name = f"contrasts-{slug(metric)}-{form}"
         return Figure(name, f"{self.words.heading(metric)}: all contrasts ({kind})", caption, [panel])

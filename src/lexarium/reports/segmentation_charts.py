@@ -41,7 +41,8 @@ BASELINE_WORDS = {
     "dibs_gold": "diphones, supervised",
     "puddle": "growing lexicon (PUDDLE)",
     "puddle_folds": "growing lexicon (PUDDLE), folds",
-    "puddle_legacy": "growing lexicon (PUDDLE), as in wordseg",
+    "puddle_legacy": "growing lexicon (PUDDLE), edges as in wordseg",
+    "puddle_folds_legacy": "growing lexicon (PUDDLE), as in wordseg",
     "ftp_relative_legacy": "forward TP, minima, as in wordseg",
     "multicue_14": "vote of cues and lexicon (2014)",
     "multicue_17": "vote of successor variety (2017)",
@@ -296,7 +297,7 @@ def _utterances(one: Row, words: Words) -> list[Figure]:
     caption = (
         "One bar per symbol: the cue of the boundary before it, as a share of its largest value here. A grey line"
         " stands where a word begins; above it: a green dot for a boundary found, a grey one for a boundary missed, a"
-        f" red cross where there is none. Boundaries at peaks; {one['stream']}, seed {one['seed']}."
+        f" red plus where there is none. Boundaries at peaks; {one['stream']}, seed {one['seed']}."
     )
     title = f"What the model sees: {_arm(one, words)}"
     return [Figure(f"segmentation-utterances-{slug(_arm(one, words))}", title, caption, panels)]

@@ -111,10 +111,10 @@ def _map(name: str, row: Row, title: str) -> Spec:
 
 
 def apart(places: Sequence[tuple[float, float]], texts: Sequence[str]) -> list[tuple[float, float]]:
-    """Places of letters so that none covers another, each near its own; of a map from -1 to 1.
+    """Places of letters that cover each other as little as may be, each near its own; of a map from -1 to 1.
 
-    Letters push each other away as far as they overlap, round after round. Nothing is random: two at one place part in
-    a direction that follows from their numbers.
+    Letters, as ellipses, push each other away as far as they overlap, until none do or the rounds are over. Nothing is
+    random: two at one place part in a direction that follows from their numbers.
     """
     at = np.array(places, dtype=np.float64)
     widths = LETTER[0] * np.array([max(1, len(text)) for text in texts])
@@ -129,8 +129,9 @@ def apart(places: Sequence[tuple[float, float]], texts: Sequence[str]) -> list[t
         if (distance >= 1 - 1e-3).all():
             break
         away = np.where(distance[..., None] > 1e-9, gap / np.maximum(distance, 1e-9)[..., None], chance)
-        at += 0.4 * (away * np.maximum(0.0, 1 - distance)[..., None] * size).sum(axis=1)
-    return [(float(a), float(b)) for a, b in at.clip(-1, 1)]
+        at = at + 0.4 * (away * np.maximum(0.0, 1 - distance)[..., None] * size).sum(axis=1)
+        at = at.clip(-1, 1)
+    return [(float(a), float(b)) for a, b in at]
 
 
 def _tree(name: str, row: Row, title: str) -> Spec:

@@ -246,7 +246,7 @@ class Words:
             else f"{n['from']} + {n['to']} seeds"
         )
         if result["grows"] or result["axis"] == MEASURE:
-            seeds = many(n["pairs"] or 0, "seed") + ", each compared with itself"
+            seeds = many(n["pairs"] or 0, "seed") + ", both numbers from each"
         text = ""
         if result["interval"]:
             text += f", {result['confidence']:.0%} interval {self.bounds(result, result['interval'])}"

@@ -125,8 +125,11 @@ class Parts:
 
     def evaluation_data(self) -> EvaluationData:
         """What the run's evaluations may look at."""
-        corpus = make("corpus", self.config.corpus)
-        return EvaluationData(self.store, self.tokenizer, self.config.view, self.packing, corpus)
+        corpus, longest = (
+            make("corpus", self.config.corpus),
+            getattr(self.config.model, "max_positions", None),
+        )
+        return EvaluationData(self.store, self.tokenizer, self.config.view, self.packing, corpus, longest)
 
 
 def _vocabulary_difference(mine: Any, theirs: Any) -> str:
@@ -144,8 +147,7 @@ def _vocabulary_difference(mine: Any, theirs: Any) -> str:
 
 def resolve_step(run: Any, step: Step) -> int:
     """A step that has a good checkpoint: the one asked for, the best by `checkpoint.best`, or the newest."""
-    chosen = step == "best"
-    if step == "best":
+    if chosen := step == "best":
         best = run.config.checkpoint.best
         if best is None:
             raise UserError(

@@ -7,6 +7,7 @@ run has `stop_when`, which is part of its identity.
 
 from __future__ import annotations
 
+import difflib
 import math
 import time
 from collections.abc import Callable
@@ -161,12 +162,11 @@ class Saver:
         """Save when due; never asks to stop."""
         old = self.config.minutes > 0 and time.monotonic() - self._time > 60 * self.config.minutes
         step, rolling = trainer.step, self.config.rolling
+        if self.config.best:
+            series(self.files, self.config.best.metric, step, "checkpoint.best")
         due = bool(rolling and step and step % rolling == 0) or self._best() == step
-        if (
-            self.world.any(old, trainer.program.device)
-            or due
-            or self.config.permanent(step, trainer.max_steps)
-        ):
+        due = due or self.config.permanent(step, trainer.max_steps)
+        if self.world.any(old, trainer.program.device) or due:
             self.save(trainer)
         return False
 
@@ -223,7 +223,7 @@ def satisfied(stop: StopConfig, values: list[float]) -> bool:
     return all(sign * v >= best_before for v in values[-stop.patience :])
 
 
-def series(files: RunFiles, metric: str, step: int) -> list[float]:
+def series(files: RunFiles, metric: str, step: int, key: str = "stop_when") -> list[float]:
     """Values of one metric up to a step, in order; empty when it was not measured at that step.
 
     Raises UserError when the evaluation gives no such metric.
@@ -235,8 +235,7 @@ def series(files: RunFiles, metric: str, step: int) -> list[float]:
     for this, at, metrics in files.evaluations():
         if this == evaluation and at <= step:
             if name not in metrics:
-                raise UserError(
-                    f"stop_when.metric: evaluation {evaluation!r} gives no {name!r}; it gives {', '.join(metrics)}"
-                )
+                near = ", ".join(difflib.get_close_matches(name, metrics, n=5) or list(metrics)[:20])
+                raise UserError(f"{key}.metric: evaluation {evaluation!r} gives no {name!r}; it gives {near}")
             found.append(float(metrics[name]))
     return found

@@ -22,6 +22,9 @@ from lexarium.evaluations.baselines.random_cuts import Rate, random_cuts
 from lexarium.evaluations.baselines.transitional import transitional
 from lexarium.evaluations.segmentation.stream import Stream
 
+FOLDS = 5
+FOLDED = ("puddle_folds", "puddle_folds_legacy")
+"""Baselines that cut the test stream into so many parts."""
 Baseline = Callable[[Stream, Stream, int], np.ndarray]
 
 
@@ -48,8 +51,9 @@ BASELINES: dict[str, Baseline] = {
     "ftp_relative_legacy": _fixed(transitional, measure="ftp", rule="relative", legacy=True),
     **{f"dibs_{kind}": _fixed(dibs, kind=kind) for kind in ("phrasal", "lexical", "gold")},
     "puddle": _fixed(puddle),
-    "puddle_folds": _fixed(puddle, folds=5),
+    "puddle_folds": _fixed(puddle, folds=FOLDS),
     "puddle_legacy": _fixed(puddle, legacy=True),
+    "puddle_folds_legacy": _fixed(puddle, folds=FOLDS, legacy=True),
     "multicue_14": _fixed(multicue, measures=("mi", "entropy", "boundary"), lengths=(1, 3), lexicon=True),
     "multicue_17": _fixed(multicue, measures=("variety",), lengths=(1, 2, 3, 4), lexicon=False),
     "multicue_23": _fixed(multicue, measures=("variety", "boundary"), lengths=(1, 2, 3, 4), lexicon=True),

@@ -91,7 +91,8 @@ def puddle(
         raise UserError(f"window of puddle: found {window}, expected 1 or more symbols")
     if not 1 <= folds <= test.n_utterances:
         raise UserError(
-            f"folds of puddle: found {folds}, expected 1 to {test.n_utterances}, the number of utterances"
+            f"baseline puddle in {folds} folds: there are {test.n_utterances} utterances, one at least for each fold is"
+            " needed; name `baselines` without it"
         )
     heard = [] if np.array_equal(train.symbols, test.symbols) else texts(train)
     utterances, first = texts(test), np.flatnonzero(test.first)

@@ -11,7 +11,8 @@ Randomness is that of the evaluation's key.
     ftp, btp, mi  _relative, _absolute           transitional probability forwards and backwards, mutual information
     dibs_phrasal, dibs_lexical, dibs_gold        diphones (Daland and Pierrehumbert 2011); `gold` is supervised
     puddle, puddle_folds                         a growing lexicon (Monaghan and Christiansen 2010)
-    ftp_relative_legacy, puddle_legacy           as the package wordseg has them at the edges of streams and utterances
+    ftp_relative_legacy, puddle_legacy,          as the package wordseg treats the edges of streams and utterances (its
+    puddle_folds_legacy                          PUDDLE takes five folds)
     multicue_14, multicue_17, multicue_23        weighted votes of cues that learn as they cut (Coltekin and Nerbonne
                                                  2014 without stress; Coltekin 2017; Goriely and others 2023)
     ngram_K_CUE, ngram_K_CUE_threshold           n-gram predictability with K symbols of context, at peaks or above
@@ -28,12 +29,12 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from lexarium.evaluations.baselines import BASELINES, ngrams
+from lexarium.evaluations.baselines import BASELINES, FOLDED, FOLDS, ngrams
 from lexarium.evaluations.evaluation import EvaluationData, SplitsConfig
 from lexarium.evaluations.segmentation.gold import CHANNEL, gold_stream
 from lexarium.evaluations.segmentation.scores import score
 from lexarium.foundation import rng
-from lexarium.foundation.types import Result
+from lexarium.foundation.types import Result, UserError
 
 
 class SegmentationBaselines:
@@ -77,6 +78,14 @@ class SegmentationBaselines:
             else read(split, config.limit)
             for split in config.splits
         }
+        folded = [name for name in config.baselines if name in FOLDED]
+        few = [split for split, test in self._tests.items() if folded and test.n_utterances < FOLDS]
+        if few:
+            raise UserError(
+                f"evaluation segmentation_baselines: split {few[0]!r} has"
+                f" {self._tests[few[0]].n_utterances} utterances, and {folded[0]} takes turns on {FOLDS} parts of"
+                " them; name `baselines` without it"
+            )
 
     def run(self, scorer: Any, key: int) -> Result:
         """Metrics of every baseline; no items."""

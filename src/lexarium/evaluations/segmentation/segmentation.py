@@ -96,6 +96,13 @@ class Segmentation:
         self._streams = {
             split: gold_stream(data, split, config.limit, asks=self.name) for split in config.splits
         }
+        for split, stream in self._streams.items():
+            longest, limit = int(np.bincount(stream.utterance).max()), data.max_length
+            if "alone" in config.contexts and limit is not None and longest > limit:
+                raise UserError(
+                    f"evaluation segmentation: an utterance of split {split!r} has {longest} tokens with its boundary,"
+                    f" and model.max_positions is {limit}: it cannot be read alone; say contexts: [stream], or raise it"
+                )
 
     def run(self, scorer: Any, key: int) -> Result:
         """Metrics of every cue and strategy; one item per position."""
