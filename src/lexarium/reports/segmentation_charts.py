@@ -296,8 +296,8 @@ def _utterances(one: Row, words: Words) -> list[Figure]:
         return []
     caption = (
         "One bar per symbol: the cue of the boundary before it, as a share of its largest value here. A grey line"
-        " stands where a word begins; above it: a green dot for a boundary found, a grey one for a boundary missed, a"
-        f" red plus where there is none. Boundaries at peaks; {one['stream']}, seed {one['seed']}."
+        " stands where a word begins; above it: a green dot for a boundary found, a grey one for a boundary missed, an"
+        f" orange plus where there is none. Boundaries at peaks; {one['stream']}, seed {one['seed']}."
     )
     title = f"What the model sees: {_arm(one, words)}"
     return [Figure(f"segmentation-utterances-{slug(_arm(one, words))}", title, caption, panels)]
