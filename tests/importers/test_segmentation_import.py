@@ -198,7 +198,6 @@ def test_options_of_evaluations() -> None:
     ("experiment.name=mine", "experiment.name: 'mine' is not needed"),
     ("dataset.subconfig=French", "--data must be the files of it"),
     ("dataset.subconfig=strict-small", "is spelt strict_small"),
-    ("dataset.subconfig=Unigram", "corpus.control=unigram corpus.control_boundaries=draw"),
     ("model=llama_5M", "model=llama_5M is ours"),
     ("", "the original held out 10,000 unless said otherwise"),
     ("experiment=childes_multilingual_2M", "the original held out 1,000"),
@@ -366,6 +365,9 @@ def test_random_controls(stream: str) -> None:
         data=(f"{stream}.csv",),
     )
     assert any(stream in note and "--data" in note for note in draft.notes)
+    corpus = validate(RunConfig, parse_yaml(draft.text("made"), "made")).corpus
+    assert (corpus.control, corpus.control_boundaries) == (stream.lower(), "draw")
+    assert any(note.startswith(f"{stream}.csv is not here") for note in draft.notes)
 
 
 # --- refusals -----------------------------------------------------------------------------------------

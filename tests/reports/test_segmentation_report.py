@@ -45,6 +45,10 @@ def study(root: Path, seeds: int = 3, items: bool = True) -> Path:
                             for i, measure in enumerate(module.MEASURES):
                                 found = (seed + len(cue) + i + step) % 10 / 10
                                 metrics[step][f"{stream}.{cue}.{strategy}.{measure}"] = found
+                metrics[step] |= {
+                    "val.entropy.threshold.theta_even": 0.4,
+                    "val.entropy.threshold.theta_odd": 0.7,
+                }
                 one = {"evaluation": "cuts", "step": step, "metrics": metrics[step]}
                 write(folder / f"evals/cuts/step-{step:08d}.json", one)
             base = {f"val.{b}.{m}": 0.5 for b in ("random_true", "ngram_2_boundary") for m in module.MEASURES}
@@ -132,6 +136,10 @@ def test_utterances_and_thresholds_are_of_the_first_seed(
     cue = values(1, "entropy")
     peaks = [0 < k < 6 and cue[k - 1] < cue[k] > cue[k + 1] for k in range(7)]
     assert shown["cuts"]["entropy"] == peaks and shown["cues"]["entropy"] == pytest.approx(cue[:7])
+    assert shown["thetas"] == {"boundary": None, "entropy": 0.4, "loss": None, "rank": None}
+    panel = segmentation_figures(found, Words(ReportConfig(), {"family": ["gpt"]}))[4].panels[0]
+    (drawn,) = [rows for name, rows in panel["datasets"].items() if name.endswith("thetas")]
+    assert [(d["cue"], d["at"]) for d in drawn] == [("entropy", pytest.approx(-1.45 + 0.4 / max(cue[:7])))]
     rows = [r for r in found["thresholds"][0]["rows"] if r["cue"] == "entropy"]
     inside = np.array([1, 2, 3, 4, 5, 8, 9, 10])
     gold = np.array(GOLD, dtype=bool)[inside]

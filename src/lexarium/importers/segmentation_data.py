@@ -76,6 +76,9 @@ def corpus(draft: Draft, key: str, value: Any) -> None:
             f" the column {words(draft, key)!r} (csv, tsv, jsonl, parquet), or lines of utterances (txt)"
         )
     draft.set("corpus.type", "utterances", why(draft, "dataset", "dataset.name"))
+    for file in (*options.data, *options.valid):
+        if not Path(file).expanduser().exists():
+            draft.note(f"{file} is not here: `lexarium train` needs it where the run file says")
     draft.set("corpus.path", list(options.data) if len(options.data) > 1 else options.data[0], "--data")
     if options.valid:
         draft.set(
@@ -138,11 +141,10 @@ def subconfig(draft: Draft, key: str, value: Any) -> None:
         draft.note("dataset.subconfig: 'strict-small' is spelt strict_small where it works")
     if not draft.options.origins.get(key):
         draft.note(f"{draft.told(key)}: --data must be the files of it; nothing is downloaded")
-    if name in ("Uniform", "Unigram"):
-        draft.note(
-            f"{draft.told(key)} is a stream of symbols drawn at random: of a corpus of your own it is made by"
-            f" corpus.control={name.lower()} corpus.control_boundaries=draw"
-        )
+    if name in ("Uniform", "Unigram"):  # drawn anew, a stream that was drawn at random already is one still
+        told = f"{draft.told(key)}: a stream of symbols drawn at random"
+        draft.set("corpus.control", name.lower(), told)
+        draft.set("corpus.control_boundaries", "draw", told)
 
 
 def held_out(draft: Draft, key: str, value: Any) -> None:

@@ -296,8 +296,9 @@ def _utterances(one: Row, words: Words) -> list[Figure]:
         return []
     caption = (
         "One bar per symbol: the cue of the boundary before it, as a share of its largest value here. A grey line"
-        " stands where a word begins; above it: a green dot for a boundary found, a grey one for a boundary missed, an"
-        f" orange plus where there is none. Boundaries at peaks; {one['stream']}, seed {one['seed']}."
+        " stands where a word begins; dashed: the tuned threshold. Above: a green dot for a boundary found, a grey one for"
+        f" a boundary missed, an orange plus where there is none. Boundaries at peaks; {one['stream']}, seed"
+        f" {one['seed']}."
     )
     title = f"What the model sees: {_arm(one, words)}"
     return [Figure(f"segmentation-utterances-{slug(_arm(one, words))}", title, caption, panels)]
@@ -322,10 +323,13 @@ def _utterance(name: str, shown: Row) -> Spec:
     tips = [encode("symbol", "N"), encode("cue", "N"), encode("value", "N")]
     stem, dot = {"type": "rule", "strokeWidth": 5, "color": "#3A9BD0"}, {"type": "point", "filled": True}
     small = {"type": "text", "style": "reference-text", "align": "left"}
+    dashed = {"type": "rule", "style": "reference", "strokeDash": [4, 3], "strokeWidth": 1.2}
+    told = [encode("cue", "N"), encode("theta", "N")]
     letter = {"type": "text", "style": "ink-text", "baseline": "top"}
     layers = [
         layer(f"{name}gold", {"type": "rule", "style": "reference", "strokeWidth": 1}, x=edge),
         layer(f"{name}stems", stem, x=x, y=y, y2={"field": "top"}, tooltip=tips),
+        layer(f"{name}thetas", dashed, x=x, x2={"field": "until"}, y=at, tooltip=told),
         layer(f"{name}marks", {**dot, "size": 42, "opacity": 1}, x=edge, y=at, **marked),
         layer(f"{name}names", small, x={"value": 0}, y=at, text=encode("cue", "N")),
         layer(f"{name}letters", letter, x=x, y={"value": 264}, text=encode("symbol", "N")),
@@ -337,11 +341,15 @@ def _utterance(name: str, shown: Row) -> Spec:
 def _utterance_rows(shown: Row) -> dict[str, list[dict[str, Any]]]:
     """Stems, marks, names of cues, gold boundaries and letters of one utterance."""
     symbols = shown["symbols"]
-    stems, marks, names = [], [], []
+    stems, marks, names, thetas = [], [], [], []
     for row, cue in enumerate(BASE):
         base, values = -1.45 * row, shown["cues"][cue]
         top = max(values) if max(values) > 0 else 1.0
         names.append({"cue": cue_words(cue), "at": base + 1.28})
+        theta = shown["thetas"][cue]
+        if theta is not None and 0 < theta <= top:
+            ends = {"place": -0.5, "until": len(symbols) - 0.5}
+            thetas.append({**ends, "cue": cue_words(cue), "theta": number(theta), "at": base + theta / top})
         for k, (symbol, value) in enumerate(zip(symbols, values, strict=True)):
             one = {"place": k, "symbol": symbol, "cue": cue_words(cue), "value": number(value)}
             stems.append({**one, "base": base, "top": base + max(0.0, value) / top})
@@ -351,7 +359,9 @@ def _utterance_rows(shown: Row) -> dict[str, list[dict[str, Any]]]:
                 marks.append({"edge": k - 0.5, "at": base + 1.1, "kind": kind})
     golds = [{"edge": k - 0.5} for k, gold in enumerate(shown["gold"]) if gold]
     letters = [{"place": k, "symbol": symbol} for k, symbol in enumerate(symbols)]
-    return {"gold": golds, "stems": stems, "marks": marks, "names": names, "letters": letters}
+    return {
+        "gold": golds, "stems": stems, "marks": marks, "names": names, "letters": letters, "thetas": thetas
+    }  # fmt: skip
 
 
 def _thresholds(found: Sequence[Row], words: Words) -> Figure:

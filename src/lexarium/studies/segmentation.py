@@ -177,8 +177,21 @@ def _positions(table: Table, cell: Mapping[str, str]) -> tuple[Row, dict[str, np
             folder = (table.root or Path()) / run.dir / "evals" / name
             files = sorted(folder.glob("step-*.parquet"))
             if run.state == "done" and files:
-                return {"levels": dict(cell), "seed": run.seed, "run": run.name}, _read(files[-1])
+                columns = _read(files[-1])
+                thetas = _thetas(run, f"{name}.{columns['first'][0]}")
+                return {"levels": dict(cell), "seed": run.seed, "run": run.name, "thetas": thetas}, columns
     return None
+
+
+def _thetas(run: RunRow, stream: str) -> dict[str, list[float | None]]:
+    """Cue -> the thresholds of the first, third, ... utterance and of the others, where there is one."""
+    last = lambda curve: float(curve[-1][1]) if curve else None
+    return {
+        cue: [
+            last(run.curves.get(f"{stream}.{cue}.threshold.theta_{which}", [])) for which in ("even", "odd")
+        ]
+        for cue in BASE
+    }
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -210,6 +223,7 @@ def _utterances(about: Row, columns: Mapping[str, np.ndarray]) -> Row:
                 "symbols": columns["symbol"][at].tolist(),
                 "gold": [bool(v) and k > 0 for k, v in enumerate(gold[at])],
                 "cues": {cue: columns[cue][at].tolist() for cue in BASE},
+                "thetas": {cue: about["thetas"][cue][i % 2] for cue in BASE},
                 "cuts": {cue: (cuts[cue][at] & _inside(at)).tolist() for cue in BASE},
             }
         )

@@ -44,7 +44,7 @@ def gold_stream(data: EvaluationData, split: str, limit: int = 0, *, asks: str) 
             raise UserError(
                 f"evaluation {asks}: document {i} of split {split!r} has {words} words, and"
                 f" {int(starts.sum())} of its tokens begin one: some reach over a word boundary; use a"
-                " tokenizer of single symbols"
+                " tokenizer of single symbols, and corpus.boundaries: channel"
             )
     stream = stream_of(view, CHANNEL, range(n))
     if stream.inside.sum() >= ENOUGH and stream.starts[stream.inside].all():
