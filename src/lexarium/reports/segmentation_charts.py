@@ -296,8 +296,8 @@ def _utterances(one: Row, words: Words) -> list[Figure]:
         return []
     caption = (
         "One bar per symbol: the cue of the boundary before it, as a share of its largest value here. A grey line"
-        " stands where a word begins; dashed: the tuned threshold. Above: a green dot for a boundary found, a grey one for"
-        f" a boundary missed, an orange plus where there is none. Boundaries at peaks; {one['stream']}, seed"
+        " stands where a word begins; dashed: the tuned threshold. Above: a green dot for a boundary found, a grey one"
+        f" for a boundary missed, an orange plus where there is none. Boundaries at peaks; {one['stream']}, seed"
         f" {one['seed']}."
     )
     title = f"What the model sees: {_arm(one, words)}"
