@@ -20,9 +20,11 @@ from lexarium.foundation.rng import torch_generator
 from lexarium.foundation.types import Incompatible, UserError
 from lexarium.models.build import build_model
 from lexarium.models.layers import count_parameters
+from lexarium.studies.assembly import make
 from lexarium.studies.run import Run
 from lexarium.studies.run_config import Identity, check
 from lexarium.tokens.tokenizers import assign_roles
+from lexarium.training import checkpoint
 from lexarium.training.signals import StopFlag
 from phonemes import ROWS, table_file, utterances_file
 from toy import InMemory
@@ -222,6 +224,9 @@ def test_configurations_that_say_nothing_are_refused(path: Path) -> None:
     assert config(path, output_bias=True, tied=False).features.columns == FEATURES
 
 
+LOSS = {"type": "loss", "splits": ["val"], "every": 4}
+
+
 # --- a run --------------------------------------------------------------------------------------------
 
 
@@ -325,3 +330,30 @@ def test_a_symbol_without_a_row_stops_before_the_first_step(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"has no row for 'm' \(U\+006D"):
         run.train()
     assert run.files.status()["state"] != "failed", "a mistake leaves the run as it was"
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_windows_and_documents_have_the_loss_on_features(tmp_path: Path, direction: str) -> None:
+    """Means over what is predicted, each of the slots' losses one by one: what such a run is chosen by."""
+    windows = {"type": "window_loss", "splits": ["val"], "seq_len": 5}
+    best = {"best": {"metric": "loss.val.feature_ce"}}
+    more = {"direction": {"type": direction}, "checkpoint": best}
+    run = tiny_run(tmp_path, **options(tmp_path / "data", evaluations=[windows, LOSS], **more))
+    assert run.train() == "done"
+    scorer = run.scorer()
+    documents = make("corpus", run.config.corpus).documents("val")
+    ids = [scorer.tokenizer.encode(d.text)[0] for d in documents]
+    turn = -1 if direction == "backward" else 1
+    joined = np.concatenate(ids)
+    rows = {
+        "loss": [own[::turn] for own in ids],
+        "window_loss": [joined[a : a + 5][::turn] for a in range(0, len(joined) - 4, 5)],
+    }
+    for name, own in rows.items():
+        targets = [np.append(row, scorer.roles["eos"]) for row in own]
+        losses = np.concatenate([p[:, 4] for p in scorer.predictions(own, targets, 3)])
+        found = run.evaluate(run.evaluation(name), None, save=False)[1].metrics
+        assert found["val.feature_ce"] == pytest.approx(losses.mean(), rel=1e-5)
+        assert found["val.feature_ce"] != pytest.approx(found["val"], rel=0.1)
+    chosen = {step: m["val.feature_ce"] for name, step, m in run.files.evaluations() if name == "loss"}
+    assert len(chosen) > 1 and min(chosen, key=lambda s: chosen[s]) in checkpoint.steps(run.path)
