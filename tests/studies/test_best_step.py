@@ -15,7 +15,7 @@ from lexarium.studies.compare import Contrast
 from lexarium.studies.readings import at_text, reading
 from lexarium.studies.results import RunRow
 from lexarium.studies.run_config import Incompatible
-from lexarium.studies.run_files import best_step
+from lexarium.studies.run_files import RunFiles, best_step
 from lexarium.training import checkpoint
 
 LOSS = {"type": "loss", "splits": ["val"], "every": 3}
@@ -79,6 +79,21 @@ def test_a_metric_that_is_never_given_ends_the_run_at_its_first_evaluation(
     ):
         run.train()
     assert run.files.status()["step"] == 0
+
+
+def test_results_are_read_only_at_steps_that_have_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading every result at every step would cost more the longer a run goes on."""
+    asked: list[int] = []
+    real = RunFiles.evaluations
+    monkeypatch.setattr(
+        RunFiles, "evaluations", lambda self: (asked.append(self.status()["step"]), real(self))[1]
+    )
+    run = run_with(tmp_path, {"metric": "loss.val"})
+    run.train()
+    measured = 5  # steps 0, 3, 6, 9 and 12
+    assert 0 < len(asked) <= 4 * measured
 
 
 def test_a_best_step_that_was_not_kept_says_why(tmp_path: Path) -> None:

@@ -290,6 +290,8 @@ def test_possible_combinations_pass() -> None:
     check(config(model={"type": "transformer", "max_positions": 101}, packing=WINDOWS))
     cuts = [{"type": "segmentation", "window": 63}]
     short = {"type": "windows", "seq_len": 32}
+    alone = [{"type": "segmentation", "contexts": ["alone"]}]  # its window of 64 is not read
+    check(config(model={"type": "transformer", "max_positions": 48}, packing=short, evaluations=alone))
     check(config(model={"type": "transformer", "max_positions": 64}, packing=short, evaluations=cuts))
     for bos, eos, longest in ((True, True, 101), (True, False, 100), (False, True, 100), (False, False, 99)):
         framed = config(

@@ -74,6 +74,11 @@ class FeatureProbe:
         at: tuple[int, ...] = outside_identity((0,))
         """Evaluate at these steps too."""
 
+        @property
+        def reads(self) -> int:
+            """Tokens of the longest window that is read."""
+            return self.window
+
         @model_validator(mode="after")
         def _fits(self) -> FeatureProbe.Config:
             if self.stride > self.window:

@@ -125,10 +125,8 @@ class Parts:
 
     def evaluation_data(self) -> EvaluationData:
         """What the run's evaluations may look at."""
-        corpus, longest = (
-            make("corpus", self.config.corpus),
-            getattr(self.config.model, "max_positions", None),
-        )
+        corpus = make("corpus", self.config.corpus)
+        longest = getattr(self.config.model, "max_positions", None)
         return EvaluationData(self.store, self.tokenizer, self.config.view, self.packing, corpus, longest)
 
 

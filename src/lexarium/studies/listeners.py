@@ -161,11 +161,11 @@ class Saver:
     def boundary(self, trainer: Trainer) -> bool:
         """Save when due; never asks to stop."""
         old = self.config.minutes > 0 and time.monotonic() - self._time > 60 * self.config.minutes
-        step, rolling = trainer.step, self.config.rolling
-        if self.config.best:
-            series(self.files, self.config.best.metric, step, "checkpoint.best")
-        due = bool(rolling and step and step % rolling == 0) or self._best() == step
-        due = due or self.config.permanent(step, trainer.max_steps)
+        step, rolling, best = trainer.step, self.config.rolling, self.config.best
+        due = bool(rolling and step and step % rolling == 0) or self.config.permanent(step, trainer.max_steps)
+        # results are read only at steps that have one
+        if best and series(self.files, best.metric, step, "checkpoint.best"):
+            due = self._best() == step or due
         if self.world.any(old, trainer.program.device) or due:
             self.save(trainer)
         return False

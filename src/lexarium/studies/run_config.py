@@ -314,7 +314,7 @@ def _check_length(config: RunConfig) -> None:
     for e in config.evaluations:
         what, windows = f"evaluation {evaluation_name(e)!r}", "its windows"
         rows.append((what, (getattr(e, "seq_len", None) or 0) + frame, windows))
-        rows.append((what, getattr(e, "window", 0) + bos, windows))
+        rows.append((what, getattr(e, "reads", 0) + bos, windows))
     for what, length, shorter in rows:
         if limit is not None and length > limit:
             raise Incompatible(

@@ -1,4 +1,4 @@
-"""Made-up words: every utterance is words of the lexicon; controls keep lengths and nothing else."""
+"""Made-up words: every utterance is words of the lexicon; controls keep lengths, and boundaries if told to."""
 
 from __future__ import annotations
 

@@ -79,8 +79,7 @@ def cues_alone(scorer: Any, stream: Stream) -> dict[str, np.ndarray]:
     first = np.cumsum([0, *map(len, parts[:-1])])
     values = _named(np.concatenate(parts), first)
     place = np.concatenate([np.arange(b, a - 1, -1) for a, b in zip(begins, edges, strict=True)])
-    order = np.argsort(place)
-    return {name: of_cue[order] for name, of_cue in values.items()}
+    return {name: of_cue[place] for name, of_cue in values.items()}  # turning round twice changes nothing
 
 
 def _ids(scorer: Any, stream: Stream) -> np.ndarray:

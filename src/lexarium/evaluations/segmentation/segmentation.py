@@ -79,6 +79,11 @@ class Segmentation:
         limit: int = Field(0, ge=0)
         """At most so many utterances of each split, the first ones; 0 = all."""
 
+        @property
+        def reads(self) -> int:
+            """Tokens of the longest window that is read; 0 = none is."""
+            return self.window if "stream" in self.contexts else 0
+
         @model_validator(mode="after")
         def _fits(self) -> Segmentation.Config:
             if self.stride >= self.window:
