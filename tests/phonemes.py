@@ -7,6 +7,8 @@ file has. `utterances_file(folder)` writes utterances over its phonemes.
 from __future__ import annotations
 
 import csv
+import itertools
+import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,19 @@ def utterances_file(folder: Path, n: int = 60, words: Any = WORDS) -> Path:
     return folder / "utterances.txt"
 
 
+def distinct_utterances(folder: Path, n: int = 40) -> list[list[str]]:
+    """Write `n` utterances of one to six symbols in words of one or two, to `utterances.txt`; no symbol occurs twice."""
+    fresh = map("".join, itertools.product(string.ascii_lowercase, repeat=2))
+    found = [list(itertools.islice(fresh, i % 6 + 1)) for i in range(n)]
+    lines = [
+        "".join(f"{' '.join(symbols[j : j + 2])} WORD_BOUNDARY " for j in range(0, len(symbols), 2)).strip()
+        for symbols in found
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "utterances.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return found
+
+
 # --- letters ------------------------------------------------------------------------------------------
 
 LETTERS = {
@@ -118,3 +133,18 @@ FEATURES_OF_LETTERS: dict[str, Any] = {
     **SPELT,
 }
 """An arm: letters read and predicted by their features."""
+JOINED: dict[str, Any] = {
+    "model": {
+        "type": "transformer",
+        "preset": "gpt2_400k",
+        "n_layers": 1,
+        "n_heads": 2,
+        "d_model": 16,
+        "d_ff": 32,
+    },
+    "objective": {"type": "causal", "bos": False, "eos": False},
+    "packing": {"type": "windows", "seq_len": 24, "separator": True, "order": "each_epoch"},
+    "view": {"subsample": {"unit": "words", "count": 150, "stretch": 3, "seed": 5}},
+    **SPELT,
+}
+"""An arm: part of the utterances, joined in a new order every epoch and cut into windows, as word segmentation trains."""

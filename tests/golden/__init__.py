@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tests.builders import tiny_config, tiny_run
+from tests.builders import LAYERED, tiny_config, tiny_run
+from tests.phonemes import FEATURES_OF_LETTERS, JOINED
 
 from lexarium.models.layers import count_parameters
 from lexarium.studies.session import build_trainer
@@ -64,11 +65,19 @@ ARMS: dict[str, dict[str, Any]] = {
         "objective": {"type": "seq2seq", "label_smoothing": 0.1},
         "optimizer": {"type": "sgd", "lr": 0.1, "momentum": 0.9},
     },
+    "transformer-legacy2022-causal": {**LAYERED, "optimizer": {"type": "sgd", "lr": 0.05, "momentum": 0.9}},
+    "transformer-features-causal": FEATURES_OF_LETTERS,
+    "transformer-gpt2-joined": JOINED,
+    "transformer-gptneox-joined": {
+        **JOINED,
+        "model": {"type": "transformer", "preset": "gptneox_19M", **SMALL, "rotary_share": 0.5},
+    },
+    "transformer-llama-joined": {**JOINED, "model": {"type": "transformer", "preset": "llama_5M", **SMALL}},
 }
 
 
 def measure(arm: str) -> dict[str, Any]:
-    """Train an arm for 20 steps in float64: loss and gradient norm of every step."""
+    """Train an arm for 20 steps in float64: loss (the sum of its terms) and gradient norm of every step."""
     config = tiny_config(**ARMS[arm], train={"max_steps": STEPS}, evaluations=[])
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +88,7 @@ def measure(arm: str) -> dict[str, Any]:
     return {
         "parameters": count_parameters(trainer.program.step.model),
         "tokens": [r.tokens for r in results],
-        "losses": [r.losses["ce"] for r in results],
+        "losses": [sum(r.losses.values()) for r in results],
         "grad_norms": [r.grad_norm for r in results],
     }
 

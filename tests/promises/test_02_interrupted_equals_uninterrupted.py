@@ -20,6 +20,7 @@ from lexarium.foundation.files import Directory
 from lexarium.studies.run import Attempt, Run
 from lexarium.training.program import EagerProgram
 from lexarium.training.step import TrainStep
+from phonemes import JOINED
 
 BACKWARD = {"type": "backward"}
 ARMS: dict[str, dict[str, Any]] = {
@@ -34,6 +35,14 @@ ARMS: dict[str, dict[str, Any]] = {
         "optimizer": {"type": "sgd", "lr": 0.05, "momentum": 0.9},
     },
     "losses of layers": {**LAYERED, "optimizer": {"type": "sgd", "lr": 0.05, "momentum": 0.9}},
+    "utterances joined anew": {
+        **JOINED,
+        "checkpoint": {"every": 4, "best": {"metric": "segmentation.val.bits_per_symbol"}},
+        "evaluations": [
+            {"type": "segmentation", "window": 12, "every": 3},
+            {"type": "loss", "splits": ["val"], "every": 3},
+        ],
+    },
     "12 steps by epochs": {
         "model": TRANSFORMER,
         "train": {"max_steps": None, "epochs": 2.5},

@@ -15,6 +15,7 @@ from tests.builders import ENCODER_DECODER, tiny_config, tiny_run
 from lexarium.foundation.types import Batch
 from lexarium.studies.run import Run
 from lexarium.training.parallel import World
+from phonemes import JOINED
 
 STEPS = 50
 DATA: dict[str, dict[str, Any]] = {
@@ -35,6 +36,7 @@ DATA: dict[str, dict[str, Any]] = {
         "packing": {"type": "window_shuffle", "seq_len": 20, "held_out": 9},
         "direction": {"type": "both"},
     },
+    "utterances joined anew": JOINED,
     "seq2seq": {"model": ENCODER_DECODER, "objective": {"type": "seq2seq"}},
     "several epochs per batch": {"view": {"quotas": [{"where": {"kind": ["decl", "quest"]}, "count": 5}]}},
 }

@@ -25,6 +25,7 @@ from lexarium.tokens.packing import SEPARATOR, Piece, WindowPacking
 from lexarium.training.parallel import World
 from lexarium.training.program import EagerProgram
 from lexarium.training.trainer import Trainer
+from phonemes import JOINED, distinct_utterances
 
 DOCUMENTS, BATCH, EPOCHS = 40, 7, 3
 DATA = {"type": "question_formation", "sizes": {"train": DOCUMENTS, "val": 20, "test": 0, "ood": 20}}
@@ -197,6 +198,51 @@ def test_windows_over_three_epochs_and_two_kills(
         )
         left_out.append(rest)
     assert (left_out[0] == left_out[1] == left_out[2]) is (order != "each_epoch")
+
+
+def test_utterances_joined_anew_over_three_epochs_and_two_kills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dynamic joining of a sample. No symbol of the corpus occurs twice, so rows tell which utterances were read, and
+    whether each is whole, with its boundary behind it."""
+    utterances, seq_len = distinct_utterances(tmp_path), 12
+    corpus = {"type": "utterances", "path": str(tmp_path / "utterances.txt"), "split": {"val": 0}}
+    config = {
+        **JOINED,
+        "corpus": corpus,
+        "tokenizer": {"type": "symbol"},
+        "packing": {**JOINED["packing"], "seq_len": seq_len},
+        "view": {"subsample": {"count": 31, "seed": 2}},
+        "train": {"max_steps": 24, "global_batch_size": BATCH, "micro_batch_size": None},
+        "evaluations": [],
+    }
+    run = tiny_run(tmp_path, tiny_config(**config))
+    parts = run.parts()
+    sample = [utterances[i] for i in parts.loader(World(), keyed=False).view.documents]
+    symbols = parts.tokenizer.symbols
+    assert len(sample) == 31 < len(utterances)
+    total = sum(map(len, sample)) + len(sample)
+    per_epoch = total // seq_len
+    read = []
+    for batch in itertools.chain.from_iterable(train_with_kills(run, [2, 9], monkeypatch)):
+        tokens = batch.inputs["tokens"]
+        last = batch.targets["labels"].reshape(len(tokens), -1)[:, -1:]  # equally long rows, without padding
+        read += [[symbols[i] for i in row] for row in np.concatenate([tokens, last], axis=1).tolist()]
+    assert len(read) >= EPOCHS * per_epoch
+    end = "UTT_BOUNDARY"
+    follows = {pair for u in sample for pair in itertools.pairwise([*u, end])}
+    first = {u[0] for u in sample}
+    neighbours = []
+    for epoch in (read[i * per_epoch : (i + 1) * per_epoch] for i in range(EPOCHS)):
+        counts = Counter(itertools.chain.from_iterable(epoch))
+        ends = counts.pop(end)
+        assert set(counts.values()) == {1} and set(counts) <= set(itertools.chain.from_iterable(sample))
+        assert sum(counts.values()) + ends == per_epoch * seq_len and ends <= len(sample)
+        joined = {pair for row in epoch for pair in itertools.pairwise(row)}
+        assert all(pair in follows or (pair[0] == end and pair[1] in first) for pair in joined)
+        rows_of = itertools.chain.from_iterable(zip(row, row[1:], row[2:], strict=False) for row in epoch)
+        neighbours.append({(a, c) for a, b, c in rows_of if b == end})
+    assert neighbours[0] != neighbours[1] != neighbours[2], "utterances have new neighbours every epoch"
 
 
 @given(

@@ -19,6 +19,7 @@ from lexarium.studies.assembly import Parts
 from lexarium.studies.run import Run, stores_dir
 from lexarium.tokens.prepare import prepare
 from lexarium.training.parallel import World
+from phonemes import JOINED, distinct_utterances
 from toy import TYPE, corpus_config, tokenizer_config, write_corpus
 
 SIZES = {"train": 3000, "val": 300, "test": 500, "ood": 500}
@@ -161,3 +162,42 @@ def test_no_line_of_text_is_in_two_splits(tmp_path: Path, split: dict[str, Any])
         author = {text[7:13]: who for text, who in lines}
         whose = {name: {author[i] for i in numbers} for name, numbers in seen.items()}
         assert not any(whose[a] & whose[b] for a, b in itertools.combinations(whose, 2))
+
+
+# --- utterances ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", [{}, {"by": "end"}, "named"], ids=str)
+def test_no_utterance_is_in_two_splits_and_training_joins_those_of_train(tmp_path: Path, split: Any) -> None:
+    """No symbol of the corpus occurs twice, so symbols tell whose utterances were read."""
+    corpus: dict[str, Any] = {"type": "utterances", "path": str(tmp_path / "utterances.txt")}
+    utterances = distinct_utterances(tmp_path)
+    if split == "named":
+        lines = Path(corpus["path"]).read_text(encoding="utf-8").splitlines(keepends=True)
+        for name, part in (("utterances", lines[:30]), ("val", lines[30:36]), ("test", lines[36:])):
+            (tmp_path / f"{name}.txt").write_text("".join(part), encoding="utf-8")
+        corpus |= {f"{name}_path": str(tmp_path / f"{name}.txt") for name in ("val", "test")}
+    else:
+        corpus["split"] = {"val": 0.2, "test": 0.2, **split}
+    options = {
+        **JOINED,
+        "corpus": corpus,
+        "tokenizer": {"type": "symbol"},
+        "view": {"subsample": {"count": 15}},
+    }
+    run = Run.create(tiny_config(**options, evaluations=[]), tmp_path)
+    parts = Parts(run.config, stores_dir(tmp_path), run.path, print)
+    symbols = parts.tokenizer.symbols
+    held = {}
+    for name in parts.store.splits:
+        found = parts.store.split(name)
+        held[name] = {symbols[t] for i in range(len(found)) for t in found.tokens(i).tolist()}
+    assert set(held) == {"train", "val", "test"} and all(held.values())
+    assert not any(held[a] & held[b] for a, b in itertools.combinations(held, 2))
+    assert set.union(*held.values()) == {s for u in utterances for s in u}
+    assert set(parts.store.manifest["overlap"].values()) == {0}
+    loader, seen = parts.loader(World(), keyed=False), set()
+    for step in range(3 * loader.examples_per_epoch // 8 + 1):
+        for batch in loader.batches(step):
+            seen |= set(batch.inputs["tokens"].reshape(-1).tolist()) | set(batch.targets["labels"].tolist())
+    assert {symbols[i] for i in seen} - {"UTT_BOUNDARY"} < held["train"], "a sample of it, and nothing else"

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from lexarium.evaluations.scorer import Scorer
+from lexarium.evaluations.segmentation.scores import score
+from lexarium.evaluations.segmentation.stream import Stream
 from lexarium.foundation import registry
 from lexarium.foundation.rng import torch_generator
 from lexarium.foundation.types import Document
@@ -354,3 +356,49 @@ def test_sinusoidal_positions_in_closed_form() -> None:
         angle = position / 10000 ** (2 * i / 512)
         assert table[position, 2 * i].item() == pytest.approx(math.sin(angle), abs=1e-12)
         assert table[position, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-12)
+
+
+# --- segmentation ---------------------------------------------------------------------------------------
+
+DOG = "the dog bites the dog"
+PUBLISHED = [
+    # found, gold, symbols; F, precision, recall of type, token, boundary_all, boundary; adjusted Rand index
+    ("the dog bites thedog", DOG, "th e d o g b i te s th e d o g",
+     [6 / 7, 3 / 4, 1], [2 / 3, 3 / 4, 3 / 5], [10 / 11, 1, 5 / 6], [6 / 7, 1, 3 / 4], 0.7845303867403315),
+    ("thedog bites thedog", DOG, "t h e d o g b i t e s t h e d o g",
+     [2 / 5, 1 / 2, 1 / 3], [1 / 4, 1 / 3, 1 / 5], [4 / 5, 1, 2 / 3], [2 / 3, 1, 1 / 2], 0.6330935251798561),
+    ("thedogbitest hedog", DOG, "t h e d o g b i t e s t h e d o g",
+     [0, 0, 0], [0, 0, 0], [4 / 9, 2 / 3, 1 / 3], [0, 0, 0], 0.20993589743589744),
+    ("th e dog bit es the d og", DOG, "t h e d o g b i t e s t h e d o g",
+     [4 / 11, 1 / 4, 2 / 3], [4 / 13, 1 / 4, 2 / 5], [4 / 5, 2 / 3, 1], [8 / 11, 4 / 7, 1], 0.66796875),
+    ("the band age of the band age", "the bandage of the band age", "th e b a n d a ge o f th e b a n d a ge",
+     [8 / 9, 1, 4 / 5], [10 / 13, 5 / 7, 5 / 6], [14 / 15, 7 / 8, 1], [10 / 11, 5 / 6, 1], 0.7804878048780488),
+    ("he llo", "hello", "h e l l o", None, None, [4 / 5, 2 / 3, 1], [0, 0, 0], None),
+    ("hell o", "h ello", "h e l l o", None, None, [2 / 3, 2 / 3, 2 / 3], [0, 0, 0], None),
+    ("hello", "hello", "h e l l o", None, None, [1, 1, 1], [0, 0, 0], None),
+]  # fmt: skip
+"""The examples of test/test_evaluate.py in bootphon/wordseg (None there, without a denominator, is 0 here)."""
+
+
+@pytest.mark.parametrize(("found", "gold", "symbols", "types", "tokens", "edges", "inner", "rand"), PUBLISHED)
+def test_segmentation_scores_are_those_of_wordseg(
+    found: str, gold: str, symbols: str, types: Any, tokens: Any, edges: Any, inner: Any, rand: float | None
+) -> None:
+    number = {symbol: i for i, symbol in enumerate(sorted(set(symbols.split())))}
+
+    def words(text: str) -> list[list[int]]:
+        left, cut = iter(symbols.split()), []
+        for word in text.split():
+            own: list[str] = []
+            while "".join(own) != word:
+                own.append(next(left))
+            cut.append([number[symbol] for symbol in own])
+        return cut
+
+    stream, cuts = Stream.of_words([words(gold)]), Stream.of_words([words(found)]).starts
+    scores = score(stream, cuts)
+    published = {"type": types, "token": tokens, "boundary_all": edges, "boundary": inner}
+    for name, values in published.items():
+        for measure, value in zip(("f", "precision", "recall"), values or (), strict=False):
+            assert scores[f"{name}.{measure}"] == pytest.approx(value, abs=1e-12), (name, measure)
+    assert rand is None or scores["rand"] == pytest.approx(rand, abs=1e-12)

@@ -7,6 +7,7 @@ Every case is a function that does what a user would; it must raise UserError wh
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from lexarium.studies.run import Run
 from lexarium.studies.run_config import RunConfig
 from lexarium.studies.study import Study
 from lexarium.tokens.prepare import prepare
+from phonemes import JOINED
 from toy import TYPE, corpus_config, tokenizer_config, write_corpus
 
 PAIR = "our newt does wait . decl\tour newt does wait ."
@@ -108,6 +110,23 @@ DOCUMENTS: dict[str, Case] = {
     "a device that is not here": (lambda f: train_texts(f, ["a b"], plan={"device": "cuda:77"}), r"plan\.device: 'cuda:77' is not available here"),
     "a precision the device lacks": (lambda f: train_texts(f, ["a b"], train={**TRAIN, "precision": "fp16"}), "train.precision fp16 needs a CUDA device"),
 }  # fmt: skip
+UTTERANCES: dict[str, Case] = {
+    "missing marker": (lambda f: utterances(f, "a b WORD_BOUNDARY c"), r"a\.txt: byte 16 \(line 2\): no marker 'WORD_BOUNDARY' after the last word; mend the file, or say corpus\.repair: \[missing\]"),
+    "doubled marker": (lambda f: utterances(f, "a WORD_BOUNDARY WORD_BOUNDARY"), r"\(line 2\): a marker 'WORD_BOUNDARY' with no word before it; .*repair: \[doubled\]"),
+    "marker at the beginning": (lambda f: utterances(f, "WORD_BOUNDARY a WORD_BOUNDARY"), r"\(line 2\): a marker 'WORD_BOUNDARY' with no word before it"),
+    "misspelt marker": (lambda f: utterances(f, "a WORD_BOUNDaRY b WORD_BOUNDARY"), r"\(line 2\): 'WORD_BOUNDaRY' for the marker 'WORD_BOUNDARY'; .*repair: \[misspelt\]"),
+    "another marker": (lambda f: utterances(f, "a ;eword b ;eword"), r"\(line 2\): .*is ';eword' the marker\? then say corpus\.marker"),
+    "empty utterance": (lambda f: utterances(f, "\ny WORD_BOUNDARY"), r"\(line 2\): an empty utterance; .*repair: \[empty\]"),
+    "symbols that are not separated": (lambda f: utterances(f, "wʌtdʒ s WORD_BOUNDARY"), r"\(line 2\): the symbol 'wʌtdʒ' has 5 letters: a word whose symbols are not separated\?"),
+    "letters with spaces for symbols": (lambda f: utterances(f, "yu want tu", form="symbols"), r"\(line 2\): no marker .*then say corpus\.form: letters"),
+    "symbols for letters": (lambda f: utterances(f, "y u WORD_BOUNDARY", form="letters"), r"\(line 1\): 'WORD_BOUNDARY' among the words"),
+    "the name of a mark": (lambda f: utterances(f, "a UTT_BOUNDARY WORD_BOUNDARY"), r"\(line 2\): the symbol 'UTT_BOUNDARY' is a mark of the vocabulary"),
+    "a symbol outside the vocabulary": (lambda f: pairs_about(f, "a q"), r"pairs\.jsonl:2: .*'q'"),
+    "an age that is none": (lambda f: table(f, "a WORD_BOUNDARY,two years,False"), r"a\.csv: byte \d+ \(line 3\): target_child_age is 'two years'; expected a number of months"),
+    "a speaker that is none": (lambda f: table(f, "a WORD_BOUNDARY,12,mother"), r"a\.csv: byte \d+ \(line 3\): is_child is 'mother'; expected true or false"),
+    "a missing column": (lambda f: table(f, "a WORD_BOUNDARY,12,False", column="gloss"), r"a\.csv: .*'gloss'.*phonemized_utterance"),
+    "segmentation without words": (lambda f: tiny_run(f, evaluations=[{"type": "segmentation"}]).train(), r"needs the channel 'word_start'|has no channel 'word_start'"),
+}  # fmt: skip
 YAML: dict[str, Case] = {
     "tab": (lambda f: config(f, "train:\n\tmax_steps: 5\n"), r"run\.yaml:4: not valid YAML"),
     "key twice": (lambda f: config(f, "seed: 1\nseed: 2\n"), r"run\.yaml:4: key 'seed' appears twice"),
@@ -138,6 +157,39 @@ PLACES: dict[str, Case] = {
     "an evaluation it does not have": (lambda f: tiny_run(f).evaluation("rules"), r"has no evaluation 'rules' \(it has: loss\)"),
     "a failed run": (lambda f: failed(f).train(), "failed before .*mend the cause and add --retry"),
 }  # fmt: skip
+
+
+def utterances(folder: Path, second: str, **options: Any) -> None:
+    """Prepare two lines of utterances, the first without fault."""
+    (folder / "a.txt").write_text(f"x WORD_BOUNDARY\n{second}\n", encoding="utf-8")
+    prepare_utterances(folder, path=str(folder / "a.txt"), **options)
+
+
+def table(folder: Path, second: str, **options: Any) -> None:
+    """Prepare a table in the form of CHILDES with two rows, the first without fault."""
+    head = "phonemized_utterance,target_child_age,is_child\nx WORD_BOUNDARY,30.5,False\n"
+    (folder / "a.csv").write_text(f"{head}{second}\n", encoding="utf-8")
+    wanted = {"column": "phonemized_utterance", "max_age": 120, "children": "drop"}
+    prepare_utterances(folder, path=str(folder / "a.csv"), **{**wanted, **options})
+
+
+def prepare_utterances(folder: Path, **options: Any) -> None:
+    corpus = validate(
+        registry.find("corpus", "utterances").Config,
+        Source({"type": "utterances", "split": {"val": 0}, **options}),
+    )
+    prepare(corpus, registry.find("tokenizer", "symbol").Config(), folder / "stores")
+
+
+def pairs_about(folder: Path, bad: str) -> None:
+    """Ask for minimal pairs, the second of which holds `bad`."""
+    (folder / "a.txt").write_text("a b WORD_BOUNDARY\nb a WORD_BOUNDARY\n" * 20)
+    pairs = [{"sentence_good": "a b", "sentence_bad": "b a"}, {"sentence_good": "a b", "sentence_bad": bad}]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    asked = {"type": "minimal_pairs", "path": [str(folder / "pairs.jsonl")]}
+    corpus = {"type": "utterances", "path": str(folder / "a.txt")}
+    config = {**JOINED, "corpus": corpus, "tokenizer": {"type": "symbol"}, "view": {}, "train": TRAIN}
+    tiny_run(folder / "runs", tiny_config(**config, evaluations=[asked])).train()
 
 
 def secret_corpus(folder: Path) -> str:
@@ -172,7 +224,7 @@ def failed(folder: Path) -> Run:
     return run
 
 
-CASES = {**FILES, **DOCUMENTS, **YAML, **PLACES}
+CASES = {**FILES, **DOCUMENTS, **UTTERANCES, **YAML, **PLACES}
 
 
 @pytest.mark.parametrize("name", CASES)

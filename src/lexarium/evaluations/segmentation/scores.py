@@ -14,6 +14,7 @@ count symbols, not characters (an IPA symbol has several), and a word type is a 
     exact           share of utterances with no mistake
     errors          utterances chopped where prediction and gold agree: chunks of one word in both (correct), of one
                     predicted and several gold words (under), of several and one (over), of several and several (mis)
+    rand            adjusted Rand index (Hubert and Arabie 1985) of symbols in words: 1 = the gold words, 0 = as chance
 
 Precision, recall and F are 0 where they have no denominator; the counts beside them (`predicted`, `gold`, `hits`)
 tell. Cost: a few passes over the stream; types need one string per word.
@@ -34,14 +35,16 @@ def score(stream: Stream, cuts: np.ndarray) -> dict[str, float]:
     hits, predicted, wanted = int((gold & cut).sum()), int(cut.sum()), int(gold.sum())
     edges = 2 * stream.n_utterances
     starts = cut | stream.first
+    words = stream.words(starts)
     found = {
         **_named("boundary", hits, predicted, wanted),
         **_named("boundary_all", hits + edges, predicted + edges, wanted + edges),
-        **_named("token", *_words(stream, stream.words(starts))),
+        **_named("token", *_words(stream, words)),
         **_named("type", *_types(stream, starts)),
         "over": _share(predicted - hits, int(stream.inside.sum()) - wanted),
         "under": _share(wanted - hits, wanted),
         **_errors(stream, cut, gold),
+        "rand": _adjusted_rand(words, stream.gold_words, stream.words(starts | stream.starts)),
     }
     wrong = np.bincount(stream.utterance[cut != gold], minlength=stream.n_utterances)
     found["exact"] = float((wrong == 0).mean())
@@ -87,6 +90,16 @@ def _errors(stream: Stream, cut: np.ndarray, gold: np.ndarray) -> dict[str, floa
         "mis": several & of_several,
     }
     return {f"errors.{name}": int(which.sum()) for name, which in kinds.items()}
+
+
+def _adjusted_rand(*words: tuple[np.ndarray, np.ndarray]) -> float:
+    """Of predicted words, gold words, and the pieces that both cut: pairs of symbols that stand in one word. Two equal
+    partitions without such a pair, or with nothing but such pairs, have 1."""
+    predicted, gold, both = (float(((n := behind - first) * (n - 1) // 2).sum()) for first, behind in words)
+    n = int((words[0][1] - words[0][0]).sum())
+    expected = predicted * gold / max(1, n * (n - 1) // 2)
+    most = (predicted + gold) / 2
+    return (both - expected) / (most - expected) if most != expected else 1.0
 
 
 def _named(name: str, hits: int, predicted: int, wanted: int) -> dict[str, float]:
