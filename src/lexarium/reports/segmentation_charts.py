@@ -207,7 +207,7 @@ def _map(rows: Sequence[Row], stream: str, words: Words, tune: str) -> Figure:
         present = {row["cue"] for row in own}
         order = [cue_words(cue) for cue in CUES if cue in present]
         tilted = {
-            "labelAngle": -35,
+            "labelAngle": -65,
             "labelAlign": "left",
             "orient": "top",
             "labelLimit": 220,
