@@ -163,7 +163,7 @@ def test_a_table_with_ages_and_speakers(tmp_path: Path) -> None:
         assert [d.text for d in read(corpus(tmp_path / name, **options), counts)] == ["a", "e"], name
         assert counts == {"too old": 1, "child speech": 1, "no age": 1}
         assert len(read(corpus(tmp_path / name, column="phonemized_utterance"))) == 5
-    with pytest.raises(ConfigError, match="choose rows of a table; name its `column`"):
+    with pytest.raises(ConfigError, match="are of the rows of a table; name its `column`"):
         corpus(tmp_path / "c.tsv", max_age=120)
     with pytest.raises(UserError, match="no 'gloss'"):
         read(corpus(tmp_path / "c.tsv", column="gloss"))

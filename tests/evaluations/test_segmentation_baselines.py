@@ -42,24 +42,30 @@ def test_too_few_utterances_for_folds_are_refused_before_training(tmp_path: Path
     data = make(tmp_path, TRAIN)
     told = "split 'train' has 4 utterances, and puddle_folds takes turns on 5 parts of them; name `baselines` without"
     with pytest.raises(UserError, match=told):
-        SegmentationBaselines(SegmentationBaselines.Config(splits=("train",), limit=4), data)
+        SegmentationBaselines(SegmentationBaselines.Config(splits=("train",), limit=4, fit_limit=4), data)
     SegmentationBaselines(SegmentationBaselines.Config(splits=("train",)), data)
-    few = SegmentationBaselines.Config(splits=("train",), limit=4, baselines=("puddle", "mi_relative"))
+    names = ("puddle", "mi_relative")
+    few = SegmentationBaselines.Config(splits=("train",), limit=4, fit_limit=4, baselines=names)
     assert SegmentationBaselines(few, data).run(None, 1).metrics["train.utterances"] == 4
 
 
 def test_limits_take_the_first_utterances(tmp_path: Path) -> None:
-    data = make(tmp_path, TRAIN)
-    config = SegmentationBaselines.Config(
-        baselines=("ftp_relative",), splits=("train",), limit=2, fit_limit=3
-    )
+    (tmp_path / "v.txt").write_text("\n".join(TEST) + "\n")
+    data = make(tmp_path, TRAIN, val_path=str(tmp_path / "v.txt"), split={})
+    config = SegmentationBaselines.Config(baselines=("ftp_relative",), limit=2, fit_limit=3)
     found = SegmentationBaselines(config, data).run(None, 7).metrics
-    train, test = (gold_stream(data, "train", n, asks="x") for n in (3, 2))
-    assert (
-        found["train.ftp_relative.token.f"]
-        == score(test, BASELINES["ftp_relative"](train, test, 0))["token.f"]
-    )
-    assert found["train.utterances"] == 2
+    train, test = (gold_stream(data, split, n, asks="x") for split, n in (("train", 3), ("val", 2)))
+    wanted = score(test, BASELINES["ftp_relative"](train, test, 0))
+    assert found["val.ftp_relative.token.f"] == wanted["token.f"]
+    assert found["val.utterances"] == 2
+
+
+def test_a_split_that_is_cut_as_it_is_counted_has_one_limit() -> None:
+    """Learners that read a longer stream of the same utterances first would have heard what they cut."""
+    with pytest.raises(
+        ConfigError, match="cut as it is counted, in one pass: give limit and fit_limit one value"
+    ):
+        validate(SegmentationBaselines.Config, Source({"splits": ["train"], "limit": 2}))
 
 
 def test_a_misspelt_baseline_is_refused() -> None:

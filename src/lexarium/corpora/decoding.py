@@ -16,10 +16,12 @@ class Decoding:
 
     undecodable: `refuse`, `replace` (by U+FFFD) or `drop` bytes that are not UTF-8, NUL and lone surrogates;
     separators: `newline` turns U+2028 and U+2029 into line ends, `keep` leaves them.
+    mends: whether the corpus has the option `undecodable`, which messages then point to.
     """
 
     undecodable: str
     separators: str
+    mends: bool = True
 
     def decode(
         self, data: bytes, file: TextFile, offset: int, counts: dict[str, int], tidy: bool = True
@@ -36,8 +38,7 @@ class Decoding:
             if self.undecodable == "refuse":
                 raise UserError(
                     f"{file.path}: byte {offset + error.start:,} ({data[error.start]:#04x}) is not UTF-8"
-                    f"{line_of(file, offset + error.start)}; save the file as UTF-8, or say corpus.undecodable:"
-                    " replace or drop, which counts what it changes"
+                    f"{line_of(file, offset + error.start)}; save the file as UTF-8{self._or}"
                 ) from None
             text = data.decode("utf-8", "replace")
             _count(counts, "undecodable", text.count("\ufffd") - data.count(b"\xef\xbf\xbd"))
@@ -72,10 +73,11 @@ class Decoding:
 
     def _refuse(self, where: Callable[[], str], what: str) -> None:
         if self.undecodable == "refuse":
-            raise UserError(
-                f"{where()}: {what} Save the text as UTF-8, or say corpus.undecodable: replace or drop, which counts"
-                " what it changes"
-            )
+            raise UserError(f"{where()}: {what} Save the text as UTF-8{self._or}")
+
+    @property
+    def _or(self) -> str:
+        return ", or say corpus.undecodable: replace or drop, which counts what it changes" * self.mends
 
 
 def _count(counts: dict[str, int], name: str, n: int) -> None:

@@ -48,6 +48,7 @@ FORMATS = {
     ".csv": "csv",
     ".parquet": "parquet",
 }
+ABOUT = ("README", "SOURCE", "LICENSE", "LICENCE", "NOTICE")
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 
 LINE = re.compile(rb"\n")
@@ -93,7 +94,8 @@ class TextFile:
 
 
 def find_files(paths: Sequence[str], wanted: str, where: str) -> list[TextFile]:
-    """Files, the files below folders, and what glob patterns match; in natural order of names within each entry.
+    """Files, the files below folders, and what glob patterns match; in natural order of names within each entry. Of a
+    folder, files that tell about it (README and the like) are left out.
 
     `wanted` is a format, or `auto` for what the names say. Raises UserError naming `where` for an entry
     that matches nothing, an empty file, a file named twice, and a name that does not tell its format.
@@ -111,7 +113,9 @@ def find_files(paths: Sequence[str], wanted: str, where: str) -> list[TextFile]:
 def _matches(entry: str, wanted: str, where: str) -> list[Path]:
     path = Path(entry).expanduser()
     if path.is_dir():
-        inside = [p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))]
+        inside = [
+            p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)) and not tells(p)
+        ]
         inside.sort(key=natural)
         matches = [p for p in inside if wanted != "auto" or form_of(p)[0]]
         if not matches:
@@ -149,6 +153,11 @@ def _pattern(path: Path) -> tuple[Path, str]:
         if any(c in part for c in "*?["):
             return Path(*path.parts[:i]), str(Path(*path.parts[i:]))
     return path, ""
+
+
+def tells(path: Path) -> bool:
+    """Whether a file says something about a folder of data, and is none."""
+    return path.name.split(".")[0].upper() in ABOUT
 
 
 def _hidden(path: Path) -> bool:

@@ -102,7 +102,7 @@ class TextFiles:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._decoding = Decoding(config.undecodable, config.separators)
+        self._decoding = Decoding(config.undecodable, config.separators, self.mends)
         self._splitter = Splitter(config.split, bool(config.val_path or config.test_path))
         self._extents: dict[Path, int] = {}
         self._headers: dict[Path, tuple[int, list[str]]] = {}
@@ -247,7 +247,8 @@ class TextFiles:
                 if role != "train":
                     split = role
                 elif by == "field":
-                    value = field_of(fields, str(self.config.split.field), f"{file.path}, {place}")
+                    where = f"{file.path}: {'row ' if file.format == 'parquet' else 'byte '}{place:,}"
+                    value = field_of(fields, str(self.config.split.field), where)
                     split = splitter.of_value(value)
                 elif by == "file":
                     split = splitter.spread(splitter.start(), number)
@@ -375,6 +376,8 @@ class TextFiles:
                 yield n, before + n, *self._chosen(record, where, counts)
                 n += 1
 
+    mends = True
+    """Whether bytes that are not UTF-8 may be mended by an option."""
     which = "say which is corpus.text, and which are corpus.fields"
     """What helps where a record lacks a key."""
 

@@ -13,17 +13,16 @@ that stay are then spaces.
 
 Refused, with file and line: a last word without a marker, markers (of letters: blanks) that follow each other or begin
 an utterance, a marker spelt otherwise (`WORD_BOUNDaRY` exists), empty utterances, the names of marks as symbols, and
-symbols of more than `longest_symbol` letters: words whose symbols are not separated. `repair` names which of these are
-mended instead; what was mended is counted in the store's manifest. Ages and `is_child` that cannot be read are refused,
-rows without an age are left out and counted. Files are read as `text_files` reads them: of any size, compressed or not.
+symbols of more than `longest_symbol` letters: words whose symbols are not separated. So are a marker that is written
+together with a symbol, line ends of another kind than LF and CRLF, and characters that nobody sees (zero-width blanks,
+byte-order marks; joiners of letters are none of them). `repair` names which of these are mended instead; what was
+mended is counted in the store's manifest. Ages and `is_child` that cannot be read are refused, rows without an age are
+left out and counted. Files are read as `text_files` reads them: of any size, compressed or not.
 """
 
 from __future__ import annotations
 
-import difflib
 import itertools
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -33,29 +32,26 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from lexarium.corpora import espeak
-from lexarium.corpora.reading import line_of
+from lexarium.corpora.reading import form_of
 from lexarium.corpora.splits import ROLES, SplitConfig
 from lexarium.corpora.text_files import TextFiles
+from lexarium.corpora.utterance_text import BOUNDARY, Place, Reader, Repair, count
 from lexarium.foundation import rng
 from lexarium.foundation.config import ComponentConfig, outside_identity
 from lexarium.foundation.files import sha256_json
 from lexarium.foundation.types import Document, FieldValue, Part, UserError
 
-Repair = Literal["misspelt", "doubled", "missing", "empty", "unspoken"]
-MARKS = ("UNK", "PAD", "UTT_BOUNDARY")
-"""Names of the vocabulary that no symbol may have."""
 CHANNEL = "word_start"
 YES, NO = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
 SPOKEN_AT_ONCE = 5_000
 """Utterances that are given to espeak-ng together."""
-BOUNDARY = "WORD_BOUNDARY"
-"""What stands for a word boundary in a document, whatever the file's marker: the name tokenizers know it by."""
 
 
 class Lines(TextFiles):
     """Text files whose empty lines are documents too."""
 
     keep_empty = True
+    mends = False
     which = "say which is corpus.column, corpus.age_column and corpus.child_column"
 
 
@@ -88,6 +84,8 @@ class Utterances:
         """What stands after every word; `;eword` in files for wordseg."""
         column: str = ""
         """Column or key of the utterance, of tables (CSV, TSV, JSONL, Parquet); empty = lines of text."""
+        fields: tuple[str, ...] = ()
+        """Columns kept with every utterance, for `split.field` and views: the speaker, the transcript."""
         max_age: float | None = Field(None, ge=0)
         """Keep rows whose `age_column` holds at most so many months; rows without an age are left out."""
         age_column: str = "target_child_age"
@@ -117,15 +115,19 @@ class Utterances:
         """Mistakes that are mended and counted instead of refused."""
         split: SplitConfig = SplitConfig()
 
-        @field_validator("path", "val_path", "test_path", mode="before")
+        @field_validator("path", "val_path", "test_path", "fields", "repair", mode="before")
         @classmethod
         def _one_or_many(cls, value: Any) -> Any:
             return (value,) if isinstance(value, str) else value
 
         @model_validator(mode="after")
         def _fits(self) -> Utterances.Config:
-            if not self.column and (self.max_age is not None or self.children == "drop"):
-                raise ValueError("max_age and children choose rows of a table; name its `column`")
+            if not self.column and (self.max_age is not None or self.children == "drop" or self.fields):
+                raise ValueError("max_age, children and fields are of the rows of a table; name its `column`")
+            if taken := {"file", "place", "words"} & set(self.fields):
+                raise ValueError(
+                    f"fields: {sorted(taken)[0]!r} is what every utterance has already; rename the column"
+                )
             if " " in self.marker:
                 raise ValueError(f"marker {self.marker!r} holds a space; symbols are separated by spaces")
             if (self.form == "words") != bool(self.phonemise):
@@ -144,18 +146,21 @@ class Utterances:
         self.config = config
         filters = [config.age_column] * (config.max_age is not None)
         filters += [config.child_column] * (config.children == "drop")
-        table = {"text": config.column, "fields": tuple(filters)} if config.column else {"format": "text"}
+        columns = tuple(dict.fromkeys([*config.fields, *filters]))
+        table = {"text": config.column, "fields": columns} if config.column else {"format": "text"}
         self._lines = Lines(
             TextFiles.Config(
                 path=config.path,
                 val_path=config.val_path,
                 test_path=config.test_path,
                 documents="line",
+                separators="keep",
                 split=config.split,
                 **table,
             )
         )
 
+        self._reader = Reader(config)
         self._speaker = espeak.Speaker(config.phonemise, config.stress == "keep", config.phonemise_by)
 
     # -- what a corpus offers: see TextFiles ---------------------------------------------------------
@@ -187,7 +192,19 @@ class Utterances:
         return self._lines.text_size(splits)
 
     def parts(self) -> list[Part]:
-        """Every part of the corpus, in reading order."""
+        """Every part of the corpus, in reading order. Raises UserError for tables without, and texts with, a column."""
+        for _, file in self._lines.files:
+            table = form_of(file.path)[0] not in (None, "text")
+            if table and not self.config.column:
+                raise UserError(
+                    f"{file.path}: is a table, by its name; say which is corpus.column, for example"
+                    " corpus.column=phonemized_utterance"
+                )
+            if self.config.column and file.format == "text":
+                raise UserError(
+                    f"{file.path}: is text, by its name, and corpus.column names a column of tables; leave it out, and"
+                    " corpus.max_age, corpus.children and corpus.fields with it"
+                )
         return self._lines.parts()
 
     def read(self, part: Part, counts: dict[str, int]) -> Iterator[tuple[str, Document]]:
@@ -195,7 +212,7 @@ class Utterances:
         found = self._found(part, counts)
         for split, fields, where, words in self._spoken(found, counts) if self.config.phonemise else found:
             for symbol in itertools.chain.from_iterable(words):
-                self._check(symbol, where)
+                self._reader.check(symbol, where)
             if words:
                 drawn = words if self.config.control == "none" else self._drawn(words, fields)
                 yield split, self._document(drawn, fields)
@@ -213,9 +230,9 @@ class Utterances:
         """The utterances of a part as they are written."""
         number, _ = part.where
         for split, line in self._lines.read(part, counts):
-            where = _Place(self._lines.files[number][1], line.fields)
+            where = Place(self._lines.files[number][1], line.fields)
             if self._wanted(line.fields, where, counts):
-                yield split, line.fields, where, self._words(self._tidy(line.text), where, counts)
+                yield split, line.fields, where, self._reader.words(line.text, where, counts)
 
     def _drawn(self, words: list[list[str]], fields: Any) -> list[list[str]]:
         """As many symbols, drawn by the place of the utterance, in words of the same lengths or cut anywhere."""
@@ -257,19 +274,21 @@ class Utterances:
             for (split, fields, where, written), words in zip(batch, said, strict=True):
                 for (word,), phonemes in zip(written, words, strict=True):
                     if not phonemes:
-                        self._mend("unspoken", where, f"espeak-ng does not say the word {word!r}", counts)
+                        self._reader.mend(
+                            "unspoken", where, f"espeak-ng does not say the word {word!r}", counts
+                        )
                 spoken = [word for word in words if word]
                 if written and not spoken:
-                    self._mend("empty", where, "an utterance of which nothing is said", counts)
+                    self._reader.mend("empty", where, "an utterance of which nothing is said", counts)
                 yield split, fields, where, spoken
 
-    def _wanted(self, fields: Any, where: _Place, counts: dict[str, int]) -> bool:
+    def _wanted(self, fields: Any, where: Place, counts: dict[str, int]) -> bool:
         """Whether a row of a table is kept: the age is known and low enough, and the speaker wanted."""
         c = self.config
         if c.max_age is not None:
             age = _months(fields[c.age_column], c.age_column, where)
             if age is None or age > c.max_age:
-                _count(counts, "no age" if age is None else "too old")
+                count(counts, "no age" if age is None else "too old")
                 return False
         if c.children == "drop":
             child = str(fields[c.child_column]).strip().lower()
@@ -279,91 +298,9 @@ class Utterances:
                     " another's utterance"
                 )
             if child in YES:
-                _count(counts, "child speech")
+                count(counts, "child speech")
                 return False
         return True
-
-    def _tidy(self, text: str) -> str:
-        c = self.config
-        if c.case == "lower":  # the marker keeps its case
-            text = " ".join(t if t == c.marker else t.lower() for t in text.split(" "))
-        if c.accents == "strip":
-            text = "".join(x for x in unicodedata.normalize("NFD", text) if not unicodedata.combining(x))
-        return text if c.normalise == "none" else unicodedata.normalize(c.normalise, text)
-
-    def _words(self, text: str, where: _Place, counts: dict[str, int]) -> list[list[str]]:
-        """The words of an utterance, each a list of symbols; none for one that is left out."""
-        if not text.strip():
-            self._mend("empty", where, "an empty utterance", counts)
-            return []
-        if self.config.form == "letters":
-            return self._lettered(text, where, counts)
-        if self.config.form == "symbols":
-            return self._marked(text.split(), where, counts)
-        asked = [espeak.spoken_form(word) for word in text.split()]
-        _count(counts, "punctuation between words", asked.count(""))
-        if not any(asked):
-            self._mend("empty", where, "an utterance of punctuation alone", counts)
-        return [[word] for word in asked if word]
-
-    def _lettered(self, text: str, where: _Place, counts: dict[str, int]) -> list[list[str]]:
-        """Words between spaces; blanks at the end of a line mean nothing."""
-        words = text.split()
-        marks = {self.config.marker.casefold(), BOUNDARY.casefold()}
-        if found := next((word for word in words if word.casefold() in marks), None):
-            raise UserError(
-                f"{where}: {found!r} among the words: this text is written in symbols with a marker after every word;"
-                " say corpus.form: symbols"
-            )
-        if re.search(r"\s\s|^\s", text.rstrip()):
-            self._mend("doubled", where, "several blanks between two words, or one before the first", counts)
-        return [list(word) for word in words]
-
-    def _marked(self, tokens: list[str], where: _Place, counts: dict[str, int]) -> list[list[str]]:
-        marker, folded = self.config.marker, self.config.marker.casefold()
-        words: list[list[str]] = [[]]
-        for token in tokens:
-            if token != marker and _resembles(token.casefold(), folded):
-                self._mend("misspelt", where, f"{token!r} for the marker {marker!r}", counts)
-                token = marker
-            if token != marker:
-                words[-1].append(token)
-            elif words[-1]:
-                words.append([])
-            else:
-                self._mend("doubled", where, f"a marker {marker!r} with no word before it", counts)
-        if words[-1]:
-            other = (
-                "; are words separated by spaces? then say corpus.form: letters" if len(words) == 1 else ""
-            )
-            if known := next(
-                (mark for mark in (";eword", BOUNDARY) if mark != marker and mark in tokens), None
-            ):
-                other = f"; is {known!r} the marker? then say corpus.marker"
-            self._mend("missing", where, f"no marker {marker!r} after the last word{other}", counts)
-            words.append([])
-        if not words[:-1]:
-            self._mend("empty", where, "an utterance of markers alone", counts)
-        return words[:-1]
-
-    def _check(self, symbol: str, where: _Place) -> None:
-        if symbol in MARKS or symbol in (BOUNDARY, self.config.marker):
-            raise UserError(f"{where}: the symbol {symbol!r} is a mark of the vocabulary; write it otherwise")
-        if self.config.form == "symbols" and len(symbol) > self.config.longest_symbol:
-            letters = sum(unicodedata.category(c) not in ("Mn", "Lm", "Sk", "Mc") for c in symbol)
-            if letters > self.config.longest_symbol:
-                raise UserError(
-                    f"{where}: the symbol {symbol!r} has {letters} letters: a word whose symbols are not separated? Put"
-                    " spaces between symbols, say corpus.form: letters, or raise corpus.longest_symbol"
-                )
-
-    def _mend(self, kind: Repair, where: _Place, what: str, counts: dict[str, int]) -> None:
-        if kind not in self.config.repair:
-            raise UserError(
-                f"{where}: {what}; mend the file, or say corpus.repair: [{kind}], which counts what it mends"
-            )
-        of = {"empty": "utterances", "unspoken": "words"}
-        _count(counts, f"{kind} {of.get(kind, 'markers')}")
 
     def _document(self, words: list[list[str]], fields: Any) -> Document:
         c = self.config
@@ -379,27 +316,16 @@ class Utterances:
         for word in words:
             starts[place] = 1
             place += len(apart.join(word)) + len(between)
-        kept: dict[str, FieldValue] = {k: fields[k] for k in ("file", "place")} | {"words": len(words)}
+        kept: dict[str, FieldValue] = {k: fields[k] for k in ("file", "place", *c.fields)}
+        kept["words"] = len(words)
         return Document(text, kept, {CHANNEL: starts})
 
 
-class _Place:
-    """Where an utterance stands, told only when somebody must know."""
-
-    def __init__(self, file: Any, fields: Any) -> None:
-        self._file, self._place = file, int(fields["place"])
-
-    def __str__(self) -> str:
-        if self._file.format == "parquet":
-            return f"{self._file.path}: row {self._place:,}"
-        return f"{self._file.path}: byte {self._place:,}{line_of(self._file, self._place)}"
-
-
-Utterance = tuple[str, Any, _Place, list[list[str]]]
+Utterance = tuple[str, Any, Place, list[list[str]]]
 """Split, fields, place and words, each a list of symbols."""
 
 
-def _months(value: Any, column: str, where: _Place) -> float | None:
+def _months(value: Any, column: str, where: Place) -> float | None:
     """An age; None where there is none."""
     if value is None or str(value).strip().lower() in ("", "nan", "none", "null"):
         return None
@@ -410,16 +336,3 @@ def _months(value: Any, column: str, where: _Place) -> float | None:
     if not found >= 0:
         raise UserError(f"{where}: {column} is {value!r}; expected a number of months, like 27.5")
     return found
-
-
-def _resembles(token: str, marker: str) -> bool:
-    """Whether a token is a marker written otherwise: in other case, or a letter or two wrong in a long one."""
-    if token == marker:
-        return True
-    close = len(marker) >= 8 and abs(len(token) - len(marker)) <= 2
-    return close and difflib.SequenceMatcher(None, token, marker).ratio() >= 0.85
-
-
-def _count(counts: dict[str, int], name: str, n: int = 1) -> None:
-    if n:
-        counts[name] = counts.get(name, 0) + n

@@ -70,9 +70,10 @@ class BoundaryProbe:
         fit_split: str = "train"
         """Split that they are fitted on."""
         fit_limit: int = Field(2000, ge=0)
-        """At most so many utterances of it, the first ones; 0 = all."""
+        """At most so many utterances of it, the first ones; 0 = all. Holds for it as a tested split, too."""
         limit: int = Field(0, ge=0)
-        """At most so many utterances of each tested split, the first ones; 0 = all."""
+        """At most so many utterances of each tested split, the first ones; 0 = all (of `fit_split`: as many as
+        `fit_limit` has)."""
         strength: float = Field(1.0, gt=0)
         """Weight of the L2 penalty: 1 / C of scikit-learn."""
         weights: Literal["none", "balanced"] = "none"

@@ -63,6 +63,11 @@ class EvaluationData:
         self._documents: dict[str, list[Document]] = {}
 
     @property
+    def separated(self) -> bool:
+        """Whether training reads a boundary between documents; taken for granted where the packing is not known."""
+        return self.packing is None or bool(getattr(self.packing, "separator", False))
+
+    @property
     def splits(self) -> list[str]:
         """Splits of the corpus."""
         return self.store.splits

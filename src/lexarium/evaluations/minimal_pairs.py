@@ -18,7 +18,8 @@ that reads in both directions is asked in each: `forward.accuracy`, `backward.ac
                             `syntactic.dev.<type>.accuracy`, over pairs
     accuracy                the plain mean over `paradigms` paradigms, as harnesses group BLiMP (there a tie is right)
     equal, unknown, skipped pairs whose texts are the same tokens; with tokens outside the vocabulary; left out
-    replaced, dropped       symbols that were replaced in the distinct texts, and word boundaries that were left out
+    replaced, dropped       symbols that were replaced in the distinct texts that are scored, and word boundaries that
+                            were left out of them
 
 Before they are scored, texts are edited as a whole symbol at a time: `replace` (of BabySLM by default tʃ and dʒ, which
 transcribers of child speech write t̠ʃ and d̠ʒ), and word boundaries dropped for a model that never saw one. The lexical
@@ -34,7 +35,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -47,6 +48,14 @@ from lexarium.tokens.tokenizers import Vocabulary
 BOUNDARY = "WORD_BOUNDARY"
 """The word boundary in stimuli; in vocabularies of characters it is a space."""
 AFFRICATES = {"tʃ": "t̠ʃ", "dʒ": "d̠ʒ"}
+
+
+class _Encoded(NamedTuple):
+    """The tokens of a text (L,), and how many symbols were replaced, and word boundaries dropped."""
+
+    ids: np.ndarray
+    replaced: int
+    dropped: int
 
 
 class MinimalPairs:
@@ -119,16 +128,27 @@ class MinimalPairs:
         self._drop = self._drops(data, pairs)
         self.counts = {"equal": 0, "unknown": 0, "skipped": 0, "replaced": 0, "dropped": 0}
         self._ids: list[np.ndarray] = []
-        self._known: dict[tuple[str, bool], int] = {}
+        known: dict[tuple[str, bool], _Encoded | None] = {}
+        numbers: dict[tuple[str, bool], int] = {}
         self.pairs: list[Pair] = []
-        places: list[tuple[int, int]] = []
+        places: list[list[int]] = []
         for pair in pairs:
-            good, bad = self._encoded(pair.good, pair), self._encoded(pair.bad, pair)
-            if good is None or bad is None:
+            keys = [(text.text, pair.task != "sentences") for text in (pair.good, pair.bad)]
+            for key, text in zip(keys, (pair.good, pair.bad), strict=True):
+                if key not in known:
+                    known[key] = self._encoded(text, of_babyslm=key[1])
+            found = {key: known[key] for key in keys}
+            if None in found.values():
                 self.counts["skipped"] += 1
                 continue
+            for key, one in found.items():
+                if one and key not in numbers:
+                    numbers[key] = len(self._ids)
+                    self._ids.append(one.ids)
+                    self.counts["replaced"] += one.replaced
+                    self.counts["dropped"] += one.dropped
             self.pairs.append(pair)
-            places.append((good, bad))
+            places.append([numbers[key] for key in keys])
         if not self.pairs:
             raise UserError("evaluation minimal_pairs: every pair has a symbol outside the vocabulary")
         self._places = np.array(places)
@@ -190,13 +210,9 @@ class MinimalPairs:
 
     # -- one text ------------------------------------------------------------------------------------
 
-    def _encoded(self, text: Text, pair: Pair) -> int | None:
-        """The number of a text among `_ids`; None where a pair is left out for it."""
-        of_babyslm = pair.task != "sentences"
-        key = (text.text, of_babyslm)
-        if key in self._known:
-            return self._known[key]
-        edited = self._edited(text.text, of_babyslm)
+    def _encoded(self, text: Text, of_babyslm: bool) -> _Encoded | None:
+        """The tokens of a text; None where pairs are left out for it."""
+        edited, replaced, dropped = self._edited(text.text, of_babyslm)
         try:
             ids = self.tokenizer.encode(edited)[0] if edited else np.zeros(0, np.int64)
         except UserError as error:
@@ -207,9 +223,7 @@ class MinimalPairs:
         if self.config.unknown != "allow" and self._has_unknown(ids):
             self._check_skipped(text, f"a symbol of {edited!r} is not in the vocabulary")
             return None
-        self._known[key] = len(self._ids)
-        self._ids.append(np.asarray(ids, dtype=np.int64))
-        return self._known[key]
+        return _Encoded(np.asarray(ids, dtype=np.int64), replaced, dropped)
 
     def _has_unknown(self, ids: np.ndarray) -> bool:
         unknown = self.tokenizer.roles.get("unk")
@@ -224,8 +238,8 @@ class MinimalPairs:
                 " the tokenizer has a token for them (symbol with min_count)"
             )
 
-    def _edited(self, text: str, of_babyslm: bool) -> str:
-        """The text as it is encoded; counts what is replaced and dropped."""
+    def _edited(self, text: str, of_babyslm: bool) -> tuple[str, int, int]:
+        """The text as it is encoded, and how many symbols were replaced, and word boundaries dropped."""
         c = self.config
         table = c.replace
         if table is None:
@@ -236,19 +250,17 @@ class MinimalPairs:
         pieces = text.split(" ") if not c.joined else text.split()
         if c.case == "lower":
             pieces = [p if p == BOUNDARY else p.lower() for p in pieces]
-        self.counts["replaced"] += sum(p in table for p in pieces)
+        replaced = sum(p in table for p in pieces)
         pieces = [table.get(p, p) for p in pieces]
         if not (c.joined or self.tokenizer.joiner == " " or BOUNDARY in pieces):  # a space is the boundary
             if not self._drop:
-                return " ".join(pieces)
-            self.counts["dropped"] += len(pieces) - 1
-            return "".join(pieces)
-        if self._drop:
-            self.counts["dropped"] += pieces.count(BOUNDARY)
-            pieces = [p for p in pieces if p != BOUNDARY]
+                return " ".join(pieces), replaced, 0
+            return "".join(pieces), replaced, len(pieces) - 1
+        dropped = pieces.count(BOUNDARY) if self._drop else 0
+        pieces = [p for p in pieces if p != BOUNDARY] if self._drop else pieces
         if not c.joined:
-            return " ".join(pieces)
-        return "".join(" " if p == BOUNDARY else p for p in pieces).strip()
+            return " ".join(pieces), replaced, dropped
+        return "".join(" " if p == BOUNDARY else p for p in pieces).strip(), replaced, dropped
 
     # -- scoring -------------------------------------------------------------------------------------
 

@@ -28,7 +28,8 @@ LOGITS = 1 << 22
 
 def token_statistics(output: Output, targets: Tensor, mark: int) -> np.ndarray:
     """(N, 4) float64 for N states: loss and rank of the target, entropy, probability of the token `mark`; targets (N,)
-    are ids, of -1 there is no loss and no rank (NaN). Of a number that is not one the loss is infinite."""
+    are ids, of -1 there is no loss and no rank (NaN). Where a logit is no number, nothing is (NaN), and the loss of a
+    target is infinite."""
     parts = []
     size = max(1, LOGITS // output.unembed(output.hidden[:1]).shape[1])
     for start in range(0, len(targets), size):
@@ -38,6 +39,7 @@ def token_statistics(output: Output, targets: Tensor, mark: int) -> np.ndarray:
         rank = (scores > own).sum(1).double()
         entropy = -torch.where(scores > -torch.inf, scores.exp() * scores, 0.0).sum(1)
         found = torch.stack([-own[:, 0], rank, entropy, scores[:, mark].exp()], dim=1)
+        found[scores.isnan().any(1)] = torch.nan
         found[wanted < 0, :2] = torch.nan
         parts.append(found)
     values: np.ndarray = torch.cat(parts).cpu().numpy()

@@ -278,7 +278,9 @@ def render(
         "interval": w.interval,
         "p_value": w.p_value,
         "tenths": lambda value: f"{100 * value:.1f}",
-        "interval_of": lambda ends: w.DASH if None in ends else "[{:.1f}, {:.1f}]".format(*(100 * v for v in ends)),
+        "interval_of": lambda ends: (
+            w.DASH if None in ends else "[{:.1f}, {:.1f}]".format(*(100 * v for v in ends))
+        ),
         "unique_levels": lambda levels: list({json.dumps(one): one for one in levels}.values()),
         "duration": w.duration,
     }

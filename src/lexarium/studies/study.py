@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lexarium.corpora.reading import tells
 from lexarium.foundation.config import (
     ConfigError,
     Place,
@@ -38,8 +39,6 @@ from lexarium.studies.study_config import StageStart, StudyConfig, flatten, load
 
 Level = tuple[str, str]
 EACH_FILE = "each_file"
-ABOUT = ("README", "SOURCE", "LICENSE", "LICENCE", "NOTICE")
-"""Files that say something about a folder of data, and are none."""
 
 
 @dataclass(frozen=True)
@@ -372,7 +371,7 @@ def _inside(axis: str, place: Place, base: Mapping[str, Any]) -> list[Path]:
         node = node.get(step) if isinstance(node, Mapping) else None
     folder = Path(str(node)).expanduser() if isinstance(node, str) else None
     found = (
-        sorted(p for p in folder.iterdir() if not p.name.startswith((".", *ABOUT)))
+        sorted(p for p in folder.iterdir() if not p.name.startswith(".") and not tells(p))
         if folder and folder.is_dir()
         else []
     )

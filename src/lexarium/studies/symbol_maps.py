@@ -78,7 +78,7 @@ def _maps(run: RunRow, cell: Mapping[str, str], asked: Row, path: Path) -> Itera
 def classes(symbols: Sequence[str]) -> dict[str, str]:
     """Symbol -> vowel, consonant or other."""
     first = {
-        symbol: next((c for c in unicodedata.normalize("NFC", symbol) if not unicodedata.combining(c)), "")
+        symbol: next((c for c in unicodedata.normalize("NFC", symbol) if not _modifies(c)), "")
         for symbol in symbols
     }
     ipa = any(not c.isascii() and c in IPA_VOWELS | IPA_CONSONANTS for s in symbols for c in s)
@@ -92,6 +92,11 @@ def classes(symbols: Sequence[str]) -> dict[str, str]:
         else:
             found[symbol] = "consonant" if base in IPA_CONSONANTS else "other"
     return found
+
+
+def _modifies(character: str) -> bool:
+    """Whether it has no class of its own: combining marks, marks of stress and tone, superscripts."""
+    return unicodedata.category(character) in ("Mn", "Mc", "Lm", "Sk")
 
 
 def joins(heights: Sequence[float]) -> list[Row]:

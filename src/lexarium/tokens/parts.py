@@ -229,6 +229,16 @@ def _gather(
     return groups, read, True
 
 
+def told_at(text: str, first: np.ndarray) -> np.ndarray:
+    """(L,) places of the characters whose values tokens take: of each the first that is no white space, or its first.
+    Pieces of text may begin with the blank before a word."""
+    found, ends = first.tolist(), [*first[1:].tolist(), len(text)]
+    for i, (place, end) in enumerate(zip(found, ends, strict=True)):
+        if text[place].isspace():
+            found[i] = next((k for k in range(place, end) if not text[k].isspace()), place)
+    return np.array(found, dtype=np.int64)
+
+
 class _Group:
     """Tokenised documents of one split, until they are written as one part."""
 
@@ -263,12 +273,13 @@ class _Group:
         if len(ids) == 0:
             raise UserError(f"{self._where()}: has no token ({document.text[:60]!r})")
         self._check(document)
+        places = None if first is None else told_at(document.text, first)
         for name, values in document.channels.items():
             if len(values) != len(document.text):
                 raise UserError(
                     f"{self._where()}: channel {name!r} has {len(values)} values for {len(document.text)} characters"
                 )
-            self._channels[name].append(np.asarray(values)[first])
+            self._channels[name].append(np.asarray(values)[places])
         for name, value in document.fields.items():
             self._columns[name].append(value)
         self._ids.append(ids.astype(self._dtype, copy=False))

@@ -22,11 +22,15 @@ from pydantic import Field
 
 from lexarium.foundation.config import ComponentConfig
 from lexarium.foundation.files import Damaged, dumps, read_json
-from lexarium.foundation.types import Corpus, UserError
+from lexarium.foundation.types import Corpus, Document, UserError
 from lexarium.tokens.tokenizers import FILE, Vocabulary
 
 UNK, PAD, WORD, UTTERANCE = "UNK", "PAD", "WORD_BOUNDARY", "UTT_BOUNDARY"
 SPECIALS = (UNK, PAD, WORD, UTTERANCE)
+WORD_START = "word_start"
+"""The channel that says where words begin."""
+MARKS = (UNK, PAD, UTTERANCE)
+"""Names that no text may hold."""
 
 
 class SymbolTokenizer(Vocabulary):
@@ -65,8 +69,10 @@ class SymbolTokenizer(Vocabulary):
             counts.setdefault(symbol, 0)
         for split in splits:
             for number, document in enumerate(corpus.documents(split)):
+                if problem := self._misread(document):
+                    raise UserError(f"document {number} of split {split!r}: {problem}")
                 for symbol, _ in self.split(document.text):
-                    if symbol in (UNK, PAD, UTTERANCE):
+                    if symbol in MARKS:
                         raise UserError(
                             f"document {number} of split {split!r}: holds {symbol!r}, which is a mark of the"
                             " vocabulary; write it otherwise"
@@ -83,6 +89,26 @@ class SymbolTokenizer(Vocabulary):
         self._record = {"min_count": self.config.min_count, "unknown": left}
         self._set([*SPECIALS, *kept])
 
+    def _misread(self, document: Document) -> str:
+        """Why `unit` is not that of a text, where the text says where its words begin."""
+        starts = document.channels.get(WORD_START)
+        if starts is None:
+            return ""
+        pieces = list(self.split(document.text))
+        if self.config.unit == "symbol":
+            for symbol, place in pieces:
+                if any(starts[place + 1 : place + len(symbol)]):
+                    return (
+                        f"a word begins inside {symbol!r}: its symbols are not separated by spaces; say"
+                        " tokenizer.unit: character"
+                    )
+        elif any(symbol == WORD and not any(starts[place + 1 : place + 2]) for symbol, place in pieces):
+            return (
+                "spaces separate symbols here, and unit: character takes a space for a word boundary; say"
+                " tokenizer.unit: symbol"
+            )
+        return ""
+
     def files(self) -> dict[str, str]:
         """Which symbols became unknown, and how often they occur in train."""
         return {} if not self._record or not self.config.min_count else {"training.json": dumps(self._record)}
@@ -94,10 +120,14 @@ class SymbolTokenizer(Vocabulary):
 
     def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """ids (L,) int64 and the first character of each (L,) int64; a symbol outside the vocabulary is `UNK`, or, with
-        min_count 0, a UserError."""
+        min_count 0, a UserError, as the name of a mark is: `UNK` alone may stand for an unknown symbol, where there are
+        some, and `WORD_BOUNDARY` for itself."""
+        pieces = list(self.split(text))
+        marks = (PAD, UTTERANCE) if self.config.min_count else MARKS
+        if found := next((symbol for symbol, _ in pieces if symbol in marks), None):
+            raise UserError(f"{found!r} is a mark of the vocabulary and no symbol; write it otherwise")
         if not self.config.min_count:
             return super().encode(text)
-        pieces = list(self.split(text))
         ids = [self._ids.get(symbol, 0) for symbol, _ in pieces]
         return np.array(ids, dtype=np.int64), np.array([start for _, start in pieces], dtype=np.int64)
 

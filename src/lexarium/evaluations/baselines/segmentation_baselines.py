@@ -27,7 +27,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from lexarium.evaluations.baselines import BASELINES, FOLDED, FOLDS, ngrams
 from lexarium.evaluations.evaluation import EvaluationData, SplitsConfig
@@ -54,7 +54,7 @@ class SegmentationBaselines:
         baselines: tuple[str, ...] = Field(tuple(BASELINES), min_length=1)
         """Names of baselines."""
         limit: int = Field(0, ge=0)
-        """At most so many utterances of each split, the first ones; 0 = all."""
+        """At most so many utterances of each split, the first ones; 0 = all. Of `fit` itself: as `fit_limit`."""
         fit_limit: int = Field(0, ge=0)
         """The same of the split that is counted."""
 
@@ -68,14 +68,21 @@ class SegmentationBaselines:
                     raise ValueError(f"no baseline {name!r}; {hint}")
             return value
 
+        @model_validator(mode="after")
+        def _one_pass(self) -> SegmentationBaselines.Config:
+            if self.fit in self.splits and self.limit != self.fit_limit:
+                raise ValueError(
+                    f"split {self.fit!r} is cut as it is counted, in one pass: give limit and fit_limit one value,"
+                    f" found {self.limit} and {self.fit_limit}"
+                )
+            return self
+
     def __init__(self, config: Config, data: EvaluationData) -> None:
         self.config = config
         read = lambda split, limit: gold_stream(data, split, limit, asks=self.name)
         self._train = read(config.fit, config.fit_limit)
         self._tests = {
-            split: self._train
-            if split == config.fit and config.limit == config.fit_limit
-            else read(split, config.limit)
+            split: self._train if split == config.fit else read(split, config.limit)
             for split in config.splits
         }
         folded = [name for name in config.baselines if name in FOLDED]

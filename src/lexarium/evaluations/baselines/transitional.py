@@ -40,7 +40,8 @@ def transitional(
     """(M,) bool: cuts of `test`; `legacy` treats the two ends of the streams as wordseg does."""
     values, mean = strength(train, test, measure, legacy=legacy)
     if rule == "absolute":
-        return np.asarray((values <= mean) & test.inside)
+        # a value that equals the mean but for rounding is not above it
+        return np.asarray(((values <= mean) | np.isclose(values, mean, rtol=1e-12, atol=1e-12)) & test.inside)
     cuts = np.zeros(len(test), dtype=bool)
     cuts[1:-1] = (values[:-2] > values[1:-1]) & (values[1:-1] < values[2:])
     if legacy:

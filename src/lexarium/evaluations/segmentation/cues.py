@@ -6,7 +6,7 @@ Let p_t be the model's distribution over what stands at position t, before it is
     loss                - ln p_t(x_t)                                                  nats
     rank                log2(1 + r_t), r_t symbols being more probable than x_t        bits
     boundary            p_t(utterance boundary)                                        probability
-    increase_in_C       C_t less C at the position read before; 0 at the first         as C
+    increase_in_C       C_t less C at the position read before; 0 where none was       as C
 
 A model that predicts features has `feature_loss`, `feature_entropy`, `feature_deviation` and `feature_boundary`
 too, each with its increase: see `evaluations/predictability.py`.

@@ -147,12 +147,15 @@ class _Spans:
 
 
 def bounded_threshold(values: np.ndarray, stream: Stream, aim: Aim = "boundary") -> float:
-    """Theta as the original code searches it; utterances 0, 10, 20, ... between the least and the greatest value."""
+    """Theta as the original code searches it; utterances 0, 10, 20, ... between the least and the greatest value.
+    Infinity where no value is finite."""
     from scipy.optimize import minimize_scalar
 
     chosen = stream.only(np.arange(0, stream.n_utterances, 10))
     part, own = stream.part(chosen), values[chosen]
     finite = own[np.isfinite(own)]
+    if not len(finite):
+        return float("inf")
     found = minimize_scalar(
         lambda theta: -f_of(part, own > theta, aim),
         bounds=(float(finite.min()), float(finite.max())),

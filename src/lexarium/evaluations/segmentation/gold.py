@@ -15,12 +15,15 @@ import numpy as np
 from lexarium.evaluations.evaluation import EvaluationData
 from lexarium.evaluations.segmentation.stream import END, Stream
 from lexarium.foundation.types import UserError
+from lexarium.tokens.tokenizers import Vocabulary
 
 CHANNEL = "word_start"
 ENOUGH = 10
 """Positions inside utterances from which on it is no chance that a word begins at all of them."""
 BOUNDARIES = ("WORD_BOUNDARY", " ")
 """A word boundary in vocabularies of symbols, and of characters."""
+BLANKS = ("\u0120", "\u2581", " ")
+"""How pieces of text that begin with a blank are written (byte-level BPE, SentencePiece)."""
 LOOK = 1000
 """Documents after which it is seen whether more need to be read."""
 
@@ -52,7 +55,12 @@ def gold_stream(data: EvaluationData, split: str, limit: int = 0, *, asks: str) 
             f"evaluation {asks}: in split {split!r} every symbol is a word of its own: are the symbols of words not"
             " separated? Then write spaces between them, or say corpus.form: letters"
         )
-    marks = [i for i, symbol in enumerate(data.tokenizer.symbols) if symbol in BOUNDARIES]
+    pieces = not isinstance(data.tokenizer, Vocabulary)
+    marks = [
+        i
+        for i, symbol in enumerate(data.tokenizer.symbols)
+        if symbol in BOUNDARIES or (pieces and symbol.startswith(BLANKS))
+    ]
     if np.isin(stream.symbols, marks).any():
         raise UserError(
             f"evaluation {asks}: word boundaries stand in the text, where the model reads them; say"

@@ -22,7 +22,10 @@ others (with `oracle` they are one); none is told where nothing, or everything, 
 Type F depends on how many utterances there are: `val.utterances`. `val.unknown` counts symbols that the vocabulary does
 not hold (UNK): words that differ in those alone are one type. `val.unseen` counts symbols that are in the vocabulary
 but never in what the run trains on: no model can know them, and their loss and rank are chance. What is a symbol here
-is a token of the run: with tokens of several symbols, pieces are joined to words.
+is a token of the run: with tokens of several symbols, pieces are joined to words. A run that never predicts the
+utterance boundary (no eos, no separator) counts those among the unseen: its boundary probability means nothing.
+
+A model whose predictions are not numbers has no scores: all are NaN.
 
 Items: one row per position, for plots of utterances: the symbol, whether a word begins there, and every cue. Cost:
 about window / stride forward passes over the split, and for `aim: type` half a second per cue and 100,000 symbols.
@@ -118,6 +121,8 @@ class Segmentation:
         for split, stream in self._streams.items():
             unknown = stream.symbols == unk
             never = unseen(self.data, stream.symbols) & ~unknown
+            if not self._predicts_ends(scorer):
+                never |= stream.ends
             for view, asked in scorer.views().items():
                 if asked.direction not in DIRECTIONS:
                     raise UserError(
@@ -146,6 +151,10 @@ class Segmentation:
         )
         return f"boundary F at peaks of boundary probability: {told or 'not asked for'}{never}"
 
+    def _predicts_ends(self, scorer: Any) -> bool:
+        """Whether training has utterance boundaries among what is predicted."""
+        return bool(getattr(scorer.objective.config, "eos", False)) or self.data.separated
+
     def _context(
         self,
         name: str,
@@ -160,10 +169,11 @@ class Segmentation:
             cues = cues_in_stream(scorer, stream, c.window, c.stride)
             mean = float(cues["loss"].mean())
             metrics[f"{name}.bits_per_symbol"] = mean / math.log(2)
-            metrics[f"{name}.perplexity"] = math.exp(min(mean, 700.0))
+            metrics[f"{name}.perplexity"] = math.exp(mean) if mean < 700.0 else mean * math.inf
         else:
             cues = cues_alone(scorer, stream)
             name = f"{name}.alone"
+        known = not any(np.isnan(values).any() for values in cues.values())
         thetas = self._thetas(cues, stream)
         ends = np.flatnonzero(stream.ends)[:2]
         for cue, values in thetas.items():
@@ -174,7 +184,7 @@ class Segmentation:
             for strategy, cuts in by_strategy.items():
                 for measure, value in score(stream, cuts).items():
                     if measure != "utterances":
-                        metrics[f"{name}.{cue}.{strategy}.{measure}"] = value
+                        metrics[f"{name}.{cue}.{strategy}.{measure}"] = value if known else math.nan
         if c.items:
             self._items(name, stream, cues, items)
 
