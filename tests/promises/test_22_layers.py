@@ -65,10 +65,11 @@ STATISTICS = (
     "studies/windows.py",
     "studies/gaps.py",
     "studies/growth.py",
+    "studies/questions.py",
     "studies/readings.py",
 )
 """From results to answers: not needed to understand a run."""
-MAX_TEXT, MAX_STATISTICS = 1350, 1650
+MAX_TEXT, MAX_STATISTICS = 1350, 1750
 
 
 @cache

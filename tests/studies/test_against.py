@@ -83,7 +83,7 @@ def test_it_comes_back_from_the_index() -> None:
         ({"axis": "family"}, "leave `axis` out"),
         ({"paired": False}, "leave `paired` out"),
         ({"unit": "block"}, "no `unit: block`"),
-        ({"against": f"{F} @ end"}, "expected METRIC or METRIC @ STEP"),
+        ({"against": f"{F} @ end"}, "expected METRIC, METRIC @ STEP or"),
         ({"against": F}, "the same level"),
     ],
 )

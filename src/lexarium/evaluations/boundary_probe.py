@@ -58,6 +58,7 @@ class BoundaryProbe:
     asks = frozenset({"hidden"})
     channels = (CHANNEL,)
     directions = ("forward", "backward", "both")
+    higher = ("accuracy", "balanced_accuracy", "selectivity")
 
     class Config(SplitsConfig):
         """Options of `boundary_probe`."""

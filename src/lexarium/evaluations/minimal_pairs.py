@@ -64,6 +64,7 @@ class MinimalPairs:
     kind, name, version = "evaluation", "minimal_pairs", 1
     asks = frozenset({"token_scores"})
     whole_texts = True
+    higher = ("accuracy", "margin")
 
     @classmethod
     def content(cls, config: Config) -> str:

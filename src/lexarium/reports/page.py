@@ -18,6 +18,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,18 @@ def draw(
     found = results["stability"]
     if found:
         figures.append(drawing.stability(found["metric"], found["runs"], found["settings"]["tau"]))
-    return [figure for figure in figures if figure is not None]
+    return _named_apart([figure for figure in figures if figure is not None])
+
+
+def _named_apart(figures: Sequence[Figure]) -> list[Figure]:
+    """The same, with a number behind names that were there: arms may be alike but for letters no file name has."""
+    seen: dict[str, int] = {}
+    found = []
+    for figure in figures:
+        key = figure.name.lower()  # as some file systems compare names
+        seen[key] = seen.get(key, 0) + 1
+        found.append(figure if seen[key] == 1 else replace(figure, name=f"{figure.name}--{seen[key]}"))
+    return found
 
 
 # --- files ------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def segmentation_figures(found: Mapping[str, Any] | None, words: Words) -> list[
     curves = [row for row in found["curves"] if row["stream"] == stream]
     if len({row["tokens"] for row in curves}) > 1:
         figures.append(_curves(curves, stream, words))
-    figures += [figure for one in found["utterances"] for figure in _utterances(one, words)]
+    figures += [f for i, one in enumerate(found["utterances"]) for f in _utterances(f"utt{i}", one, words)]
     if found["thresholds"]:
         figures.append(_thresholds(found["thresholds"], words))
     return figures
@@ -96,7 +96,9 @@ def _arms(rows: Sequence[Row], words: Words) -> list[str]:
 
 def _bars(rows: Sequence[Row], stream: str, words: Words, missing: Mapping[str, int] | None = None) -> Figure:
     """Boundary F of every cue and baseline with its interval, one panel per arm."""
-    shown = [row for row in rows if row["strategy"] in ("peak", BASELINE) and not _beside(row["cue"])]
+    # thresholds are drawn where nothing is cut at peaks
+    strategy = "peak" if any(row["strategy"] == "peak" for row in rows) else "threshold"
+    shown = [row for row in rows if row["strategy"] in (strategy, BASELINE) and not _beside(row["cue"])]
     shown = [row for row in shown if "boundary.f" in row["scores"]]
     arms = _arms([row for row in shown if row["strategy"] != BASELINE], words)
     panels = [
@@ -104,9 +106,13 @@ def _bars(rows: Sequence[Row], stream: str, words: Words, missing: Mapping[str, 
         for i, arm in enumerate(arms)
     ]
     caption = (
-        "Dot: mean over seeds; bar: its 95% t interval. Cues of models and counters are cut at their peaks, which"
-        " needs no parameter; thresholds are in the tables. TP: transitional probability. Counters: boundary"
-        " probability."
+        "Dot: mean over seeds at the end of training; bar: its 95% t interval."
+        + {
+            "peak": " Cues of models and counters are cut at their peaks, which needs no parameter; thresholds are in"
+            " the tables.",
+            "threshold": " Cues of models are cut above tuned thresholds, counters at their peaks.",
+        }[strategy]
+        + " TP: transitional probability. Counters: boundary probability."
     )
     if missing:
         caption += (
@@ -280,18 +286,18 @@ def _curves(rows: Sequence[Row], stream: str, words: Words) -> Figure:
         ]
         data = {f"tok{i}": own, f"tok{i}mean": mean}
         panels.append({"title": title_lines(arm), "height": 230, "layer": layers, "datasets": data})
-    caption = "Thin: one run each. Thick: mean of the seeds. The first point is the untrained model."
+    caption = "Thin: one run each. Thick: mean of the seeds."
+    if min(row["tokens"] for row in rows) == 0:
+        caption += " The first point is the untrained model."
     legend = [(name, i) for i, name in enumerate(domain)]
     return Figure(
         "segmentation-tokens", f"Boundaries found against tokens read ({stream})", caption, panels, legend
     )
 
 
-def _utterances(one: Row, words: Words) -> list[Figure]:
+def _utterances(name: str, one: Row, words: Words) -> list[Figure]:
     """One figure per arm: every shown utterance a panel with the four cues below each other."""
-    panels = [
-        _utterance(f"utt{slug(_arm(one, words))}{u}", shown) for u, shown in enumerate(one["utterances"])
-    ]
+    panels = [_utterance(f"{name}u{u}", shown) for u, shown in enumerate(one["utterances"])]
     if not panels:
         return []
     caption = (

@@ -143,7 +143,14 @@ class Words:
         """A level of an axis in words; of two metrics that are compared, the metric."""
         if axis == MEASURE:
             name, at, step = level.partition("@")
-            return self.metric(name.strip()) + (f" at step {int(step):,}" if at else "")
+            when = (
+                " at the end of training"
+                if step.strip() == "final"
+                else f" at step {int(step):,}"
+                if at
+                else ""
+            )
+            return self.metric(name.strip()) + when
         return self._levels.get(axis, {}).get(level, level)
 
     def levels(self, levels: Mapping[str, str], named: bool = True) -> str:

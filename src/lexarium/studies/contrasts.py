@@ -98,7 +98,7 @@ class Contrast(_Aliased):
     """`<evaluation>.<metric>`, for example `rule_choice.ood.main_auxiliary`."""
     against: str | None = None
     """Instead of `axis`, `from` and `to`: another metric of the same run, paired by seed: a baseline, a control, or, as
-    `METRIC @ STEP`, the same metric before training (`@ 0`)."""
+    `METRIC @ STEP`, the same metric before training (`@ 0`). `METRIC @ final`: at the end, whatever `at` says."""
     axis: str
     """The axis whose levels are compared."""
     from_: Level = Field(alias="from")
@@ -154,6 +154,8 @@ class Contrast(_Aliased):
         """The metric compared with and when it counts: `METRIC`, at this contrast's own `at`, or `METRIC @ STEP`."""
         name, _, when = self.from_.partition("@")
         step = when.strip()
+        if step == "final":
+            return name.strip(), "final"
         return name.strip(), (int(step) if step.isdigit() else self.at)
 
     @model_validator(mode="after")
@@ -183,8 +185,10 @@ class Contrast(_Aliased):
         if self.unit == "block" or self.grows is not None:
             raise ValueError("`against` compares the metrics of runs: no `unit: block`, no `grows`")
         _, at, step = self.from_.partition("@")
-        if at and not step.strip().isdigit():
-            raise ValueError(f"`against`: expected METRIC or METRIC @ STEP, found {self.against!r}")
+        if at and not (step.strip().isdigit() or step.strip() == "final"):
+            raise ValueError(
+                f"`against`: expected METRIC, METRIC @ STEP or METRIC @ final, found {self.against!r}"
+            )
 
     def _of_contrasts(self, grows: Grows) -> None:
         """Refuse what has no meaning beside `grows`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -351,10 +352,10 @@ def _check_evaluations(config: RunConfig, objective: Any) -> None:
                 f" found {config.direction.type!r}"
             )
     named = dict(zip(names, config.evaluations, strict=True))
-    if config.stop_when:
-        _check_chooser("stop_when", config.stop_when.metric, named)
-    if config.checkpoint.best:
-        _check_chooser("checkpoint.best", config.checkpoint.best.metric, named)
+    if stop := config.stop_when:
+        check_chooser("stop_when.metric", stop.metric, stop.better if stop.patience else "", named)
+    if best := config.checkpoint.best:
+        check_chooser("checkpoint.best.metric", best.metric, best.better, named)
 
 
 def _check_windows(config: RunConfig, cls: Any, evaluation: Any, objective: Any) -> None:
@@ -387,22 +388,27 @@ def _check_windows(config: RunConfig, cls: Any, evaluation: Any, objective: Any)
         )
 
 
-def _check_chooser(key: str, chooser: str, evaluations: dict[str, Any]) -> None:
-    """A metric that chooses looks at `val`, during training."""
+def check_chooser(key: str, chooser: str, better: str, evaluations: Mapping[str, Any]) -> None:
+    """A metric that chooses looks at `val`, during training, and the better of two values is the one that is wanted.
+    Raises Incompatible that names `key`; better "" = no value is preferred."""
     evaluation, _, metric = chooser.partition(".")
     names = list(evaluations)
     if evaluation not in names:
         raise Incompatible(
-            f"{key}.metric: no evaluation is named {evaluation!r} (evaluations: {', '.join(names) or 'none'})"
+            f"{key}: no evaluation is named {evaluation!r} (evaluations: {', '.join(names) or 'none'})"
         )
     if metric.split(".")[0] != "val":
         raise Incompatible(
-            f"{key}.metric: {chooser!r} does not look at `val`; choosing by any other split would"
-            " spoil it as a test"
+            f"{key}: {chooser!r} does not look at `val`; choosing by any other split would spoil it as a test"
         )
     if not evaluations[evaluation].every and not evaluations[evaluation].at:
         raise Incompatible(
-            f"{key}.metric: evaluation {evaluation!r} runs after the last step only; set its `every` or `at`"
+            f"{key}: evaluation {evaluation!r} runs after the last step only; set its `every` or `at`"
+        )
+    higher = getattr(registry.find("evaluation", evaluations[evaluation].type), "higher", ())
+    if better == "lower" and metric.rpartition(".")[2] in higher:
+        raise Incompatible(
+            f"{key}: {chooser!r} is the better the higher it is; say `better: higher` beside it"
         )
 
 

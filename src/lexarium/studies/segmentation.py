@@ -178,20 +178,16 @@ def _positions(table: Table, cell: Mapping[str, str]) -> tuple[Row, dict[str, np
             files = sorted(folder.glob("step-*.parquet"))
             if run.state == "done" and files:
                 columns = _read(files[-1])
-                thetas = _thetas(run, f"{name}.{columns['first'][0]}")
+                step = int(files[-1].stem.removeprefix("step-"))
+                thetas = _thetas(run, f"{name}.{columns['first'][0]}", step)
                 return {"levels": dict(cell), "seed": run.seed, "run": run.name, "thetas": thetas}, columns
     return None
 
 
-def _thetas(run: RunRow, stream: str) -> dict[str, list[float | None]]:
-    """Cue -> the thresholds of the first, third, ... utterance and of the others, where there is one."""
-    last = lambda curve: float(curve[-1][1]) if curve else None
-    return {
-        cue: [
-            last(run.curves.get(f"{stream}.{cue}.threshold.theta_{which}", [])) for which in ("even", "odd")
-        ]
-        for cue in BASE
-    }
+def _thetas(run: RunRow, stream: str, step: int) -> dict[str, list[float | None]]:
+    """Cue -> the thresholds at a step of the first, third, ... utterance and of the others, where there is one."""
+    told = lambda cue, which: dict(run.curves.get(f"{stream}.{cue}.threshold.theta_{which}", [])).get(step)
+    return {cue: [told(cue, which) for which in ("even", "odd")] for cue in BASE}
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -222,7 +218,7 @@ def _utterances(about: Row, columns: Mapping[str, np.ndarray]) -> Row:
             {
                 "symbols": columns["symbol"][at].tolist(),
                 "gold": [bool(v) and k > 0 for k, v in enumerate(gold[at])],
-                "cues": {cue: columns[cue][at].tolist() for cue in BASE},
+                "cues": {cue: np.nan_to_num(columns[cue][at], posinf=0.0).tolist() for cue in BASE},
                 "thetas": {cue: about["thetas"][cue][i % 2] for cue in BASE},
                 "cuts": {cue: (cuts[cue][at] & _inside(at)).tolist() for cue in BASE},
             }
@@ -248,7 +244,7 @@ def _thresholds(about: Row, columns: Mapping[str, np.ndarray]) -> Row:
     for cue in BASE:
         values = columns[cue][inside]
         finite = values[np.isfinite(values)]
-        for share in np.linspace(0, 1, QUANTILES):
+        for share in np.linspace(0, 1, QUANTILES if len(finite) else 0):
             theta = float(np.quantile(finite, share))
             cut = values > theta
             hits, n = int((cut & wanted).sum()), int(cut.sum())

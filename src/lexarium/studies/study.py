@@ -33,8 +33,9 @@ from lexarium.foundation.files import write_json
 from lexarium.foundation.types import UserError
 from lexarium.studies.compare import check as check_contrasts
 from lexarium.studies.matching import solve
+from lexarium.studies.questions import check_questions
 from lexarium.studies.results import level_text
-from lexarium.studies.run_config import Identity, RunConfig, check, check_splits, evaluation_name, splits_of
+from lexarium.studies.run_config import Identity, RunConfig, check, check_splits
 from lexarium.studies.study_config import StageStart, StudyConfig, flatten, load_study
 
 Level = tuple[str, str]
@@ -179,7 +180,7 @@ class Study:
         for stage in self.config.stages:
             points += self._stage_points(stage, points, runs_dir)
             points = self._with_checkpoints(stage, points)
-        self._check_metrics(points)
+        check_questions(self.config.compare, self.config.report, [point.config for point in points])
         return points
 
     def _with_checkpoints(self, stage: str, points: Sequence[Point]) -> list[Point]:
@@ -196,28 +197,6 @@ class Study:
             return replace(point, config=config)
 
         return [keeping(point) for point in points]
-
-    def _check_metrics(self, points: Sequence[Point]) -> None:
-        """Every metric that the study compares or draws must be one that some evaluation can give."""
-        report = self.config.report
-        named = [(f"compare.{i}.metric", c.metric) for i, c in enumerate(self.config.compare)]
-        named += [(f"report.{key}", m) for key in ("curves", "distribution") for m in getattr(report, key)]
-        named += [("report.stability", report.stability)] if report.stability else []
-        measured = {evaluation_name(e): e for p in points for e in p.config.evaluations}
-        for place, metric in named:
-            evaluation, _, rest = metric.partition(".")
-            if evaluation not in measured:
-                known = ", ".join(measured) or "none"
-                raise ConfigError(
-                    f"{place}: {metric!r} is no metric of this study: no evaluation is named {evaluation!r}"
-                    f" (evaluations: {known})"
-                )
-            splits = splits_of(measured[evaluation])
-            if splits and rest.partition(".")[0] not in splits:
-                raise ConfigError(
-                    f"{place}: {metric!r} is no metric of this study: evaluation {evaluation!r} looks at"
-                    f" {', '.join(splits)}, so its metrics are named {evaluation}.{splits[0]} and so on"
-                )
 
     def _check_only(self, only: Mapping[str, Sequence[str]]) -> None:
         for axis, wanted in only.items():

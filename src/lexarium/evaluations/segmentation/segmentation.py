@@ -58,6 +58,7 @@ class Segmentation:
     asks = frozenset({"next_scores"})
     channels = (CHANNEL,)
     directions = (*DIRECTIONS, "both")
+    higher = ("f", "precision", "recall", "exact", "rand")
 
     class Config(SplitsConfig):
         """Options of `segmentation`."""
