@@ -126,6 +126,9 @@ def groups_of(
             },
             "tokenizer": {"type": "ids" if ids else "bpe"},
         }
+        if "corpus.type=utterances" in overrides:  # what is read as symbols is not to be cut into pieces
+            letters = "corpus.form=letters" in overrides
+            data["tokenizer"] = {"type": "symbol", "unit": "character" if letters else "symbol"}
         told = vocabulary_of(path) if ids else 0
         if told:
             data["tokenizer"]["vocab_size"] = told  # type: ignore[index]

@@ -133,7 +133,9 @@ def _room(run: Run, scorer: Any, prompt: str, slide: bool) -> int:
             raise UserError(f"--prompt: objective {run.config.objective.type!r} needs a text to read")
         given = 0
     elif not given and not getattr(run.config.objective, "bos", True):
-        raise UserError("--prompt: this model was trained without bos, so it needs a word to begin with")
+        if scorer.opening is None:
+            raise UserError("--prompt: this model was trained without bos, so it needs a word to begin with")
+        given = 1
     limit = getattr(scorer.model, "max_length", None)
     if limit is None or slide:
         return 1 << 30

@@ -33,6 +33,7 @@ from lexarium.foundation.types import Batch, Document, Example, Output, State, U
 from lexarium.objectives.framing import log_probabilities
 from lexarium.tokens.block import Block, keeps_up
 from lexarium.tokens.direction import views_of
+from lexarium.tokens.parts import told_at
 
 Prefix = str | tuple[str, str]
 Rows = Sequence[np.ndarray]
@@ -55,7 +56,11 @@ class Scorer:
         device: torch.device | str = "cpu",
         precision: str = "fp32",
         batch_tokens: int = BATCH_TOKENS,
+        opening: int | None = None,
     ) -> None:
+        """`opening`: the token that stands before documents in training, where rows have no bos: what is read where a
+        text is to be written from nothing."""
+        self.opening = opening
         self.model, self.objective, self.tokenizer = model, objective, tokenizer
         self._direction, self.device, self.precision = direction, torch.device(device), precision
         self.direction: str = direction.name
@@ -70,7 +75,7 @@ class Scorer:
         found = views_of(self._direction)
         if list(found) == [""]:
             return {"": self}
-        rest = (self.tokenizer, self.device, self.precision, self._batch_tokens)
+        rest = (self.tokenizer, self.device, self.precision, self._batch_tokens, self.opening)
         return {name: Scorer(self.model, self.objective, view, *rest) for name, view in found.items()}
 
     # -- questions -----------------------------------------------------------------------------------
@@ -254,7 +259,7 @@ class Scorer:
         """Text in corpus order of what followed a prefix, together with the prefix; of one with a source, with what
         was begun only. Decoded as one: pieces of a text need not be texts. An eos at the end is left out."""
         ids = list(ids[:-1]) if len(ids) and ids[-1] == self.end else list(ids)
-        both = np.array(self._row(0, prefix).ids + ids, dtype=np.int64)
+        both = np.array([*self._begun(prefix)[1], *ids], dtype=np.int64)
         return self.tokenizer.decode(self._direction.undo(both))
 
     def hidden(self, prefixes: Sequence[Prefix]) -> list[np.ndarray]:
@@ -285,7 +290,8 @@ class Scorer:
 
     def _example(self, document: Document, index: int) -> Example:
         ids, first = self.tokenizer.encode(document.text)
-        channels = {name: np.asarray(values)[first] for name, values in document.channels.items()}
+        places = told_at(document.text, first) if document.channels else first
+        channels = {name: np.asarray(values)[places] for name, values in document.channels.items()}
         zeros = np.zeros(len(ids), dtype=np.int64)
         return self._direction.apply(Example(ids, np.arange(len(ids)), zeros, channels, (index,), index))
 
@@ -323,11 +329,18 @@ class Scorer:
 
     # -- writing on ----------------------------------------------------------------------------------
 
-    def _row(self, place: int, prefix: Prefix) -> Row:
+    def _begun(self, prefix: Prefix) -> tuple[np.ndarray, list[int]]:
+        """A source, or nothing, and the ids that are written on."""
         given, begun = self._read(prefix)
         if "source" in self.model.consumes:  # type: ignore[operator]
-            return Row(place, given, begun.tolist())
-        return Row(place, given[:0], [*given.tolist(), *begun.tolist()])
+            return given, begun.tolist()
+        return given[:0], [*given.tolist(), *begun.tolist()]
+
+    def _row(self, place: int, prefix: Prefix) -> Row:
+        given, ids = self._begun(prefix)
+        if not ids and not len(given) and self.opening is not None:
+            ids = [self.opening]
+        return Row(place, given, ids)
 
     def _framed(self, row: Row) -> int:
         """Tokens of a row as the model reads it."""

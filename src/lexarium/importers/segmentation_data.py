@@ -160,7 +160,7 @@ def held_out(draft: Draft, key: str, value: Any) -> None:
     if given and not options.origins.get(key) and options.val_share is None:
         raise UserError(
             f"{told}: utterances are held out as a share here; add --val-share S with S = {whole(draft, key, 1)} / the"
-            " number of utterances, or --valid FILE"
+            " number of utterances in the file (rows that are left out for age or speaker count too), or --valid FILE"
         )
     share = VAL_SHARE if options.val_share is None else options.val_share
     if not 0 < share < 1:
@@ -243,9 +243,11 @@ def subsample(draft: Draft, key: str, value: Any) -> None:
             raise UserError(f"{old}: {draft.told(key)} says it too; keep one")
         documents(draft, old, "of 2024's first half; evenly spaced there, drawn here")
         return
+    unit = draft.given.get(f"{PRE}.subsample_type") or "examples"
+    if unit not in ("examples", "words", "tokens"):
+        raise UserError(f"{PRE}.subsample_type: expected examples, words or tokens, found {unit!r}")
     if value is None:
         return
-    unit = draft.given.get(f"{PRE}.subsample_type") or "examples"
     count, told = whole(draft, key, 1), why(draft, key, f"{PRE}.subsample_type")
     length, static = whole(draft, f"{PRE}.max_input_length", 1), draft.given[f"{PRE}.join_utts"] == "static"
     if unit == "examples" and static:
@@ -257,8 +259,6 @@ def subsample(draft: Draft, key: str, value: Any) -> None:
     if unit == "examples":
         documents(draft, key, "an example is an utterance")
         return
-    if unit not in ("words", "tokens"):
-        raise UserError(f"{PRE}.subsample_type: expected examples, words or tokens, found {unit!r}")
     if unit == "tokens":
         # comments of two of its files call the number one of words: a trap
         told += (

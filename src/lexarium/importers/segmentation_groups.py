@@ -193,6 +193,14 @@ RESTART = (
     " and the same command goes on"
 )
 OUTSIDE: tuple[tuple[str, str], ...] = (
+    (r"^dropout$", "it stands for three keys; say model.resid_pdrop, model.embd_pdrop and model.attn_pdrop, each with"
+     " the same value"),
+    (r"(?i)^(trainer\.)?(weight_decay|adam_\w+|optim\w*|lr_scheduler_type|max_grad_norm)$", "the configuration has no"
+     " such key: the code trains with AdamW, no weight decay, a linear schedule and gradients clipped at 1; change"
+     " optimizer, schedule or train.clip_norm in the run file"),
+    (r"(?i)(^|\.)(use_cpu|no_cuda|fp16|bf16)$", "it is about the machine; plan.device and train.precision in the run"
+     " file say it here"),
+    (r"^(model\.)?vocab_size$", "the tokenizer says it"),
     (r"(re(submit|queue)_after)$", RESTART),
     (r"(?i)(^|[._])wandb|(^|\.)report_to$", "no tracker is called; metrics are in the run's metrics.jsonl, lexarium"
      " report shows them"),
@@ -260,6 +268,11 @@ def _member(group: str, name: Any) -> Mapping[str, Any]:
         raise UserError(
             "experiment=childes_multilingual_03: the script names a file that never was; childes_multilingual_2M is its"
             " content"
+        )
+    if group == "dataset" and re.search(r"(?i)random|uniform|unigram", str(name)):
+        raise UserError(
+            f"dataset={name}: streams drawn at random are made of any corpus here; say"
+            " dataset.subconfig=Uniform or dataset.subconfig=Unigram"
         )
     near = difflib.get_close_matches(str(name), members, n=1, cutoff=0.6)
     shown = [x for x in members if not (x.startswith("childes_") and "english" not in x and "_2M" not in x)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -123,6 +124,15 @@ class Parts:
         train = self.config.train
         return train.max_steps or train.steps(self.loader(World(), keyed=False).examples_per_epoch)
 
+    def scorer(self, model: torch.nn.Module, device: torch.device) -> Scorer:
+        """How the run's model is asked. Where rows have no bos and the packing puts a token between documents, that
+        token stands before what is written from nothing."""
+        bos = getattr(self.config.objective, "bos", True)
+        between = not bos and getattr(self.packing, "separator", False)
+        opening = self.objective.roles["eos"] if between else None
+        own = (self.objective, self.direction, self.tokenizer)
+        return Scorer(model, *own, device, self.config.train.precision, opening=opening)
+
     def evaluation_data(self) -> EvaluationData:
         """What the run's evaluations may look at."""
         corpus = make("corpus", self.config.corpus)
@@ -144,7 +154,8 @@ def _vocabulary_difference(mine: Any, theirs: Any) -> str:
 
 
 def resolve_step(run: Any, step: Step) -> int:
-    """A step that has a good checkpoint: the one asked for, the best by `checkpoint.best`, or the newest."""
+    """A step that has a good checkpoint: the one asked for, the best by `checkpoint.best`, or the newest. Of a damaged
+    one that is passed over, standard error is told."""
     if chosen := step == "best":
         best = run.config.checkpoint.best
         if best is None:
@@ -160,6 +171,8 @@ def resolve_step(run: Any, step: Step) -> int:
             raise UserError(
                 f"{run.path}: has no complete checkpoint; {'; '.join(skipped) or 'train it first'}"
             )
+        for problem in skipped:
+            print(f"WARNING: {problem}; step {found} is read in its place", file=sys.stderr)
         return found
     if not checkpoint.directory(run.path, step).is_dir():
         have = ", ".join(map(str, checkpoint.steps(run.path))) or "none"
@@ -182,14 +195,7 @@ def load_scorer(run: Any, step: Step) -> Scorer:
     device = choose_device(run.config.plan.device)
     settle(run.config.plan.threads)
     set_precision(run.config.train.precision)
-    return Scorer(
-        model.to(device),
-        parts.objective,
-        parts.direction,
-        parts.tokenizer,
-        device,
-        run.config.train.precision,
-    )
+    return parts.scorer(model.to(device), device)
 
 
 def evaluate(config: RunConfig, evaluation: Any, data: EvaluationData, scorer: Scorer, step: int) -> Result:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lexarium.evaluations.scorer import Scorer
 from lexarium.foundation.features import describe
 from lexarium.foundation.files import read_json, write_json
 from lexarium.models.build import build_model
@@ -201,14 +200,7 @@ class Session:
         table = run.files.evaluation_file(name, step).with_suffix(".parquet")
         if run.files.evaluated(name, step, asked) and (table.exists() or not wants_items):
             return
-        scorer = Scorer(
-            program.step.model,
-            parts.objective,
-            parts.direction,
-            parts.tokenizer,
-            program.device,
-            self.config.train.precision,
-        )
+        scorer = parts.scorer(program.step.model, program.device)
         try:
             result = built.run(scorer, run.key(name, step))
         except Exception:
