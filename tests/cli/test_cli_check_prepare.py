@@ -131,3 +131,15 @@ def test_check_reads_the_table_of_features_once_prepared(lexarium, tmp_path: Pat
     assert lexarium("check", tmp_path / "run.yaml", *runs).status == 0
     answer = lexarium("check", tmp_path / "run.yaml", other, *runs)
     assert answer.status != 0 and "less.csv" in answer.err and "'m'" in answer.err
+
+
+def test_utterances_named_on_the_command_line_are_symbols(lexarium, tmp_path: Path) -> None:
+    """Pieces of words, the default for text, would take the symbols away."""
+    (tmp_path / "a.txt").write_text("a b WORD_BOUNDARY\n" * 30)
+    (tmp_path / "b.txt").write_text("ab ba\n" * 30)
+    options = ("corpus.type=utterances", "--runs-dir", tmp_path / "runs", "--json")
+    for path, more in (("a.txt", ()), ("b.txt", ("corpus.form=letters",))):
+        (store,) = lexarium("prepare", tmp_path / path, *more, *options).json["stores"]
+        assert (store["vocab_size"], "symbol" in Path(store["folder"]).name) == (6, True)
+    answer = lexarium("prepare", tmp_path / "b.txt", "corpus.form=letters", "tokenizer.unit=symbol", *options)
+    assert answer.status == 2 and "tokenizer.unit: character" in answer.err

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lexarium.cli.console import harmless
 from lexarium.cli.growing import growing
@@ -42,9 +43,14 @@ ARMS = {
         "permutation",
         "causal, eos: false",
     ),
+    "joined": (
+        f"type: transformer, preset: arrow_nano, {STACK}, max_positions: 10",
+        "forward",
+        "causal, bos: false, eos: false",
+    ),
     "pair": (f"type: encoder_decoder, {STACK}", "forward", "seq2seq"),
 }
-PLAIN = [arm for arm in ARMS if arm not in ("both", "permutation")]
+PLAIN = [arm for arm in ARMS if arm not in ("both", "permutation", "joined")]
 PROMPT = "my raven that her newt"
 
 
@@ -58,7 +64,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             folder = tmp_path_factory.mktemp("sample")
             model, direction, objective = ARMS[arm]
             packing = (
-                "type: windows, seq_len: 10, separator: false"
+                f"type: windows, seq_len: 10, separator: {str(arm == 'joined').lower()}"
                 if "10" in model or arm == "gpt"
                 else "type: documents"
             )
@@ -230,3 +236,20 @@ def test_what_was_shown_stays_when_the_work_is_broken_off(number: int, at_its_en
         show(0, "ab [bold]c")
         raise KeyboardInterrupt
     assert screen.getvalue().endswith("ab [bold]c\n" + "a\n" * (number - 1)), "and marks of rich are text"
+
+
+def test_a_model_of_joined_documents_begins_where_one_ends(lexarium, run) -> None:
+    """It has no bos; what stands before a document in training is the boundary, and the text does not show it."""
+    found = Run.open(run("joined")).scorer()
+    answer = lexarium("sample", run("joined"), "--temperature", "0", "--max-new", "6", "--json").json[
+        "samples"
+    ][0]
+    ids, end = [found.roles["eos"]], found.roles["eos"]
+    with torch.no_grad():
+        while len(ids) < 7 and (len(ids) == 1 or ids[-1] != end):
+            output = found.model(tokens=torch.tensor([ids]))
+            ids.append(int(output.unembed(output.hidden)[-1].argmax()))
+    wanted = found.tokenizer.decode([i for i in ids if i != end])
+    assert answer["text"] == answer["continuation"] == wanted and wanted
+    answer = lexarium("sample", run("permutation"), "--prompt", "")
+    assert answer.status == 0

@@ -13,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lexarium.corpora.utterances import CHANNEL, Utterances
+from lexarium.evaluations.evaluation import EvaluationData
+from lexarium.evaluations.segmentation.gold import gold_stream
+from lexarium.foundation import registry
 from lexarium.foundation.config import ConfigError, Source, validate
 from lexarium.foundation.types import Document, UserError
-from lexarium.tokens.prepare import prepare
+from lexarium.tokens.prepare import open_tokenizer, prepare
 from lexarium.tokens.symbols import SymbolTokenizer
 
 BRENT = Path(__file__).parents[3] / "shared/data/brent/br-phono.txt"
@@ -274,3 +277,126 @@ def test_a_control_may_draw_its_boundaries_too(tmp_path: Path, boundaries: str) 
     assert read(corpus(tmp_path / "a.txt", **options)) == drawn
     with pytest.raises(ConfigError, match="belongs to a control"):
         corpus(tmp_path / "a.txt", control_boundaries="draw")
+
+
+@pytest.mark.parametrize(
+    "line", ["w ʌ tWORD_BOUNDARY s", "w ʌ WORD_BOUNDARYs WORD_BOUNDARY", "a WORD_BOUNDaRYb WORD_BOUNDARY"]
+)
+def test_a_marker_that_is_written_together_with_a_symbol_is_never_mended(tmp_path: Path, line: str) -> None:
+    """Mended as a misspelt one it would take the symbol away."""
+    (tmp_path / "a.txt").write_text(f"x WORD_BOUNDARY\n{line}\n")
+    for repair in ([], ["misspelt", "missing"]):
+        with pytest.raises(
+            UserError, match=r"\(line 2\): .*is written together with something else; put a space"
+        ):
+            read(corpus(tmp_path / "a.txt", repair=repair))
+
+
+def test_a_misspelt_marker_with_a_symbol_at_its_edge_is_no_misspelt_one(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x tWORD_BOUNDRY y WORD_BOUNDARY\n")
+    with pytest.raises(UserError, match="the symbol 'tWORD_BOUNDRY' has .* letters.* say corpus.marker"):
+        read(corpus(tmp_path / "a.txt", repair="misspelt"))
+
+
+@pytest.mark.parametrize(
+    ("character", "told"),
+    [("\r", "U[+]000D"), ("\u2028", "U[+]2028, line separator"), ("\x85", "U[+]0085"), ("\x0b", "U[+]000B")],
+)
+@pytest.mark.parametrize("form", ["symbols", "letters"])
+def test_line_ends_of_another_kind_are_refused(tmp_path: Path, character: str, told: str, form: str) -> None:
+    lines = ["a b WORD_BOUNDARY", "c WORD_BOUNDARY"] if form == "symbols" else ["ab c", "c"]
+    (tmp_path / "a.txt").write_bytes(f"{lines[1]}\r\n{lines[0]}{character}{lines[1]}\n".encode())
+    with pytest.raises(UserError, match=rf"\(line 2\): a line end of another kind \({told}.*LF or CRLF"):
+        read(corpus(tmp_path / "a.txt", form=form))
+
+
+@pytest.mark.parametrize("character", ["\u200b", "\ufeff", "\xad", "\u202a", "\x07"])
+def test_characters_that_nobody_sees(tmp_path: Path, character: str) -> None:
+    """Refused with their place, or left out and counted; joiners are part of how letters are written."""
+    path = tmp_path / "a.txt"
+    path.write_text(f"a WORD_BOUNDARY\nb {character}c{character} WORD_BOUNDARY\n")
+    told = rf"\(line 2\): a character that nobody sees \(U\+{ord(character):04X}.*repair: \[invisible\]"
+    with pytest.raises(UserError, match=told):
+        read(corpus(path))
+    counts: dict[str, int] = {}
+    found = read(corpus(path, repair="invisible"), counts)
+    assert words_of(found[1]) == [["b", "c"]] and counts == {"invisible characters": 2}
+    path.write_text("a\u200cb\n")
+    assert words_of(read(corpus(path, form="letters"))[0], "character") == [["a", "\u200c", "b"]]
+
+
+def test_tables_and_lines_are_told_apart(tmp_path: Path) -> None:
+    """A table read as lines would have a header among its utterances; lines have no rows to choose."""
+    (tmp_path / "a.csv").write_text("u,target_child_age\na WORD_BOUNDARY,12\n")
+    (tmp_path / "a.txt").write_text("a WORD_BOUNDARY\n")
+    with pytest.raises(UserError, match=r"a\.csv: is a table, by its name; say which is corpus\.column"):
+        read(corpus(tmp_path / "a.csv"))
+    for more in ({}, {"max_age": 12}, {"children": "drop"}):
+        with pytest.raises(
+            UserError, match=r"a\.txt: is text, by its name, and corpus\.column names a column"
+        ):
+            read(corpus(tmp_path / "a.txt", column="u", **more))
+
+
+def test_columns_are_kept_and_hold_out_whole_speakers(tmp_path: Path) -> None:
+    rows = [f"a WORD_BOUNDARY\tspeaker {i % 7}\t{i}" for i in range(70)]
+    (tmp_path / "a.tsv").write_text("\n".join(["u\twho\ttarget_child_age", *rows]) + "\n")
+    options = {"column": "u", "fields": ["who", "target_child_age"], "max_age": 60}
+    found = corpus(
+        tmp_path / "a.tsv", **options, split={"by": "field", "field": "who", "val": 0.4, "seed": 2}
+    )
+    whose = {s: {d.fields["who"] for d in found.documents(s)} for s in found.splits}
+    assert all(whose.values()) and not whose["train"] & whose["val"]
+    assert set.union(*whose.values()) == {f"speaker {i}" for i in range(7)}
+    assert sum(len(list(found.documents(s))) for s in found.splits) == 61
+    with pytest.raises(ConfigError, match="'words' is what every utterance has already"):
+        corpus(tmp_path / "a.tsv", column="u", fields="words")
+    missing = corpus(tmp_path / "a.tsv", column="u", split={"by": "field", "field": "who", "val": 0.4})
+    with pytest.raises(UserError, match=r"a\.tsv: byte \d+: no field 'who'.*name it in corpus\.fields"):
+        read(missing)
+
+
+def test_a_marker_keeps_its_case_between_tabs(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("A\tB\tWORD_BOUNDARY\n")
+    assert words_of(read(corpus(tmp_path / "a.txt", case="lower"))[0]) == [["a", "b"]]
+
+
+def test_what_tells_about_a_folder_is_no_part_of_its_text(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("About these files.\n")
+    (tmp_path / "licence.txt").write_text("Free.\n")
+    (tmp_path / "a.txt").write_text("a WORD_BOUNDARY\n")
+    assert [d.text for d in read(corpus(tmp_path))] == ["a"]
+
+
+def test_bytes_that_are_no_text_point_to_no_option_it_does_not_have(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("a é WORD_BOUNDARY\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"byte 2 \(0xe9\) is not UTF-8 \(line 1\); save the file as UTF-8$"):
+        read(corpus(tmp_path / "a.txt"))
+
+
+@pytest.mark.parametrize("boundaries", ["channel", "token"])
+@pytest.mark.parametrize("form", ["letters", "symbols"])
+def test_pieces_know_where_words_begin(tmp_path: Path, boundaries: str, form: str) -> None:
+    """One flag for every word whose beginning a piece begins: of all words, where boundaries are blanks."""
+    words = ["big", "dog", "ran", "to", "a", "dogma"]
+    random = np.random.default_rng(0)
+    lines = [random.choice(words, random.integers(1, 5)).tolist() for _ in range(60)]
+    write = lambda line: (
+        " ".join(line) if form == "letters" else "".join(f"{' '.join(w)} WORD_BOUNDARY " for w in line)
+    )
+    (tmp_path / "a.txt").write_text("".join(write(line).strip() + "\n" for line in lines))
+    given = {"type": "utterances", "path": str(tmp_path / "a.txt"), "form": form, "split": {"val": 0}}
+    given |= {"boundaries": boundaries, "joined": form == "symbols"}
+    pieces = registry.find("tokenizer", "bpe").Config(vocab_size=270)
+    store = prepare(validate(Utterances.Config, Source(given)), pieces, tmp_path / "stores")
+    data = EvaluationData(store, open_tokenizer(pieces, store.folder))
+    view = data.view("train")
+    flags = [int(view.channel(CHANNEL, i).sum()) for i in range(len(view))]
+    if boundaries == "token":
+        assert flags == [len(line) for line in lines]
+        told = "word boundaries stand in the text, where the model reads them"
+    else:
+        assert flags != [len(line) for line in lines]
+        told = "some reach over a word boundary"
+    with pytest.raises(UserError, match=told):
+        gold_stream(data, "train", asks="segmentation")

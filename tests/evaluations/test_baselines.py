@@ -360,3 +360,30 @@ def test_a_baseline_sees_neither_names_of_symbols_nor_gold_of_the_test(name: str
     renamed = [Stream(np.where(s.ends, -1, 1000 - 7 * s.symbols), s.starts) for s in (train, test)]
     assert (BASELINES[name](*renamed, 3) == cuts).all()
     assert name == "utterance" or any(BASELINES[name](train, test, key).any() for key in range(5))
+
+
+def test_values_that_equal_the_mean_but_for_rounding_are_cut() -> None:
+    """1010 and 1110: pairs have 1, 2/3, 1/3, 1/2, ...; sums of such shares in floating point miss their mean."""
+    data = stream("1010", "1110", "1")
+    for measure in ("ftp", "btp"):
+        plain = plain_transitional(data, measure, "absolute", False)
+        assert (transitional(data, data, measure, "absolute") == plain).all()
+
+
+@settings(max_examples=200)
+@given(utterances=st.lists(st.text("01", min_size=1, max_size=5), min_size=1, max_size=4))
+def test_the_absolute_rule_equals_exact_fractions(utterances: list[str]) -> None:
+    data = stream(*utterances)
+    for measure in ("ftp", "btp"):
+        plain = plain_transitional(data, measure, "absolute", False)
+        assert (transitional(data, data, measure, "absolute") == plain).all()  # type: ignore[arg-type]
+
+
+def test_the_train_stream_is_heard_before_the_other_folds() -> None:
+    """What was heard last decides nothing, what was heard first does: a word known from train cuts the others."""
+    train, data = stream("ab"), stream("abab", "ba", "ab")
+    found = puddle(train, data, folds=3)
+    for a, b in ((0, 1), (1, 2), (2, 3)):
+        texts_heard = ["ab", *["abab", "ba", "ab"][b:], *["abab", "ba", "ab"][:a]]
+        block = stream(["abab", "ba", "ab"][a])
+        assert shown(data, found)[a:b] == shown(block, puddle(stream(*texts_heard), block))

@@ -546,3 +546,17 @@ def test_a_file_that_changed_asks_another_question(tmp_path: Path) -> None:
     assert evaluation_identity(config) != before
     path.unlink()
     assert "content" not in evaluation_identity(config)
+
+
+def test_edits_are_counted_in_the_texts_that_are_scored(spoken: EvaluationData, tmp_path: Path) -> None:
+    """Once for each distinct text, and none of pairs that are left out."""
+    path = lines_of(tmp_path / "p.jsonl", [("b a", "q a"), ("b a", "a b"), ("q a", "a a"), ("b a", "a b")])
+    found = evaluation(spoken, path, unknown="skip", replace={"b": "d"})
+    assert (found.counts["skipped"], found.counts["replaced"], len(found._ids)) == (2, 2, 2)
+
+
+def test_the_marker_keeps_its_case(tmp_path: Path) -> None:
+    data = make(tmp_path / "u", SPOKEN, boundaries="token")
+    path = lines_of(tmp_path / "p.jsonl", [("B A WORD_BOUNDARY", "A B WORD_BOUNDARY")])
+    found = evaluation(data, path, case="lower", boundaries="keep")
+    assert data.tokenizer.decode(found._ids[0]) == "b a WORD_BOUNDARY"

@@ -335,3 +335,63 @@ def test_symbols_that_training_never_has_are_counted_and_told(tmp_path: Path) ->
 def _taken(data: EvaluationData, seed: int, document: int) -> bool:
     view = data.store.view("train", ViewConfig(subsample=Subsample(count=2, seed=seed)))
     return document in view.documents.tolist()
+
+
+def test_predictions_that_are_no_numbers_have_no_scores(data: EvaluationData) -> None:
+    """Rank 0 and entropy 0 of a broken model would be those of a perfect one."""
+    scorer = asked(data)
+    with torch.no_grad():
+        next(iter(scorer.model.parameters())).fill_(math.nan)
+    result = Segmentation(Segmentation.Config(splits=("train",), window=12, stride=5), data).run(scorer, 0)
+    counts = ("utterances", "unknown", "unseen")
+    scores = {k: v for k, v in result.metrics.items() if not k.endswith(counts) and "theta" not in k}
+    assert "train.rank.peak.boundary.f" in scores and "train.alone.vote_peak.peak.type.f" in scores
+    assert not [k for k, v in scores.items() if math.isfinite(v)]
+    assert all(math.isnan(v) for k, v in scores.items() if not k.endswith(("perplexity", "bits_per_symbol")))
+
+
+def test_a_great_loss_has_a_perplexity(data: EvaluationData) -> None:
+    known = Known(data, "forward")
+    known.predictions = lambda *given: [rows + 5.0 for rows in Known(data, "forward").predictions(*given)]  # type: ignore[method-assign]
+    config = Segmentation.Config(splits=("train",), contexts=("stream",), window=4000)
+    found = Segmentation(config, data).run(known, 0)
+    assert found.metrics["train.perplexity"] == pytest.approx(math.exp(np.mean(found.items["loss"])))
+    assert found.metrics["train.perplexity"] > math.exp(5)
+
+
+@pytest.mark.parametrize(("bos", "eos", "separator"), [(False, False, False), (True, False, False), (False, True, False), (False, False, True)])  # fmt: skip
+def test_utterance_boundaries_that_training_never_predicts_are_told(
+    data: EvaluationData, bos: bool, eos: bool, separator: bool
+) -> None:
+    """Their probability, the best cue, then means nothing."""
+    packing = component("packing", "windows", seq_len=16, separator=separator)
+    own = EvaluationData(data.store, data.tokenizer, packing=packing)
+    scorer = asked(data, bos=bos)
+    scorer.objective = component("objective", "causal", data.tokenizer, bos=bos, eos=eos)
+    config = Segmentation.Config(splits=("train",), contexts=("stream",), window=12, stride=5)
+    result = Segmentation(config, own).run(scorer, 0)
+    never = 0 if eos or separator else result.metrics["train.utterances"]
+    assert result.metrics["train.unseen"] == never
+    assert ("never seen in training" in Segmentation(config, own).log_line(result)) == bool(never)
+
+
+@pytest.mark.parametrize("aim", ["boundary", "type"])
+def test_thresholds_are_chosen_for_what_is_asked(data: EvaluationData, aim: str) -> None:
+    config = Segmentation.Config(
+        splits=("train",), contexts=("stream",), window=12, stride=5, tune="oracle", aim=aim
+    )  # type: ignore[arg-type]
+    result = Segmentation(config, data).run(asked(data), 0)
+    stream = stream_of(data.view("train"), "word_start")
+    best = {a: best_threshold(np.array(result.items["loss"]), stream, a) for a in ("boundary", "type")}
+    assert best["boundary"] != best["type"]
+    cuts = np.array(result.items["loss"]) > best[aim]
+    for measure in ("boundary.f", "type.f"):
+        assert result.metrics[f"train.loss.threshold.{measure}"] == score(stream, cuts)[measure]
+
+
+def test_every_document_of_train_is_looked_at_for_symbols(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("lexarium.evaluations.segmentation.gold.LOOK", 2)
+    (tmp_path / "v.txt").write_text("xo ba\n")
+    data = make(tmp_path, [*["ba ba"] * 5, "xo xa"], val_path=str(tmp_path / "v.txt"), split={})
+    config = Segmentation.Config(splits=("val",), window=8, stride=4, contexts=("stream",))
+    assert Segmentation(config, data).run(asked(data), 0).metrics["val.unseen"] == 0

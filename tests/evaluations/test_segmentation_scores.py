@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -198,3 +199,33 @@ def test_the_bounded_search_falls_short_of_the_exact_one() -> None:
     exact, bounded = (f(values, stream, "type") for f in (best_threshold, bounded_threshold))
     f = [score(stream, values > theta)["type.f"] for theta in (exact, bounded)]
     assert f[0] > f[1] + 0.05
+
+
+@pytest.mark.parametrize("aim", ["boundary", "type"])
+def test_of_several_best_thresholds_the_highest_is_taken(aim: str) -> None:
+    """Two words `a b`: cutting at 0.2 or only at 0.6 finds the same boundary; nothing between them is decided."""
+    stream = Stream.of_words([[[1], [2]], [[1], [2]]])
+    values = np.array([0.1, 0.6, 0.0, 0.1, 0.6, 0.0])
+    assert best_threshold(values, stream, aim) == -math.inf  # type: ignore[arg-type]
+    wrong = Stream.of_words([[[1], [2, 3]], [[1], [2, 3]]])
+    values = np.array([0.0, 0.6, 0.2, 0.0, 0.0, 0.6, 0.4, 0.0])
+    assert best_threshold(values, wrong, aim) == 0.4  # type: ignore[arg-type]
+
+
+def test_cues_without_a_number_have_no_threshold() -> None:
+    stream = Stream.of_words([[[1], [2, 3]], [[1], [2, 3]]])
+    for values in (np.full(len(stream), np.inf), np.full(len(stream), np.nan)):
+        assert bounded_threshold(values, stream) == math.inf
+    assert best_threshold(np.full(len(stream), np.nan), stream) == math.inf
+
+
+def test_the_bounded_search_looks_at_every_tenth_utterance() -> None:
+    """From the first on: the others, where every boundary is at 0.9, are not looked at."""
+    chosen, other = [[1, 2], [3]], [[4], [5, 6]]
+    stream = Stream.of_words([chosen if i % 10 == 0 else other for i in range(30)])
+    values = np.zeros(len(stream))
+    tenth = stream.utterance % 10 == 0
+    values[stream.starts & stream.inside & tenth] = 0.3
+    values[~stream.starts & stream.inside & tenth] = 0.1
+    values[stream.inside & ~tenth] = 0.9
+    assert 0.1 <= bounded_threshold(values, stream) < 0.3

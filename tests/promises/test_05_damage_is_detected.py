@@ -140,3 +140,14 @@ def test_a_cut_line_of_a_log_does_no_harm(copy: Run) -> None:
     assert copy.train() == "done"
     assert [e["event"] for e in read_lines(copy.path / "events.jsonl")][-1] == "done"
     assert [m["step"] for m in read_lines(copy.path / "metrics.jsonl")] == [5, 10, 12]
+
+
+def test_who_asks_for_the_newest_is_told_of_a_damaged_one(
+    copy: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flip(checkpoint.directory(copy.path, 12) / "model.safetensors", 100)
+    copy.scorer()
+    told = capsys.readouterr().err
+    assert "WARNING: skipped checkpoint 12" in told and told.strip().endswith("step 10 is read in its place")
+    copy.scorer(10)
+    assert not capsys.readouterr().err

@@ -221,3 +221,140 @@ def test_evaluations_and_splits_are_not_mixed_up(tmp_path: Path) -> None:
     assert "no fair score" not in figures["segmentation-map"].caption
     (bars,) = figures["segmentation-scores"].panels[0]["datasets"].values()
     assert [d["mean"] for d in bars if d["row"] == "random, the true rate"] == [0.5], "that of val"
+
+
+def change(root: Path, evaluation: str, edit: Any) -> None:
+    """Edit the metrics of every run's last evaluation."""
+    for path in sorted(root.glob(f"g*/evals/{evaluation}/step-00000040.json")):
+        one = json.loads(path.read_text())
+        edit(one["metrics"], path.parents[2].name)
+        path.write_text(json.dumps(one))
+
+
+def fields(panel: dict[str, Any], mark: str) -> dict[str, str]:
+    """Channel -> the field it shows, of the first layer with a mark."""
+    of = lambda one: one["mark"] if isinstance(one["mark"], str) else one["mark"]["type"]
+    found = next(one["encoding"] for one in panel["layer"] if of(one) == mark)
+    return {
+        name: value["field"] for name, value in found.items() if isinstance(value, dict) and "field" in value
+    }
+
+
+def test_marks_stand_at_their_boundaries_and_say_what_they_are(tmp_path: Path) -> None:
+    """Between the symbol before and the one a word begins with: found, missed, or none there."""
+    found = segmentation(collect(study(tmp_path), "s"))
+    assert found is not None
+    panel = segmentation_figures(found, Words(ReportConfig(), {}))[4].panels[0]
+    (marks,) = [rows for name, rows in panel["datasets"].items() if name.endswith("marks")]
+    (shown,) = found["utterances"][0]["utterances"]
+    wanted = set()
+    for row, cue in enumerate(("boundary", "entropy", "loss", "rank")):
+        for k, (gold, cut) in enumerate(zip(shown["gold"], shown["cuts"][cue], strict=True)):
+            if gold or cut:
+                kind = "right" if gold and cut else "missed" if gold else "wrong"
+                wanted.add((k - 0.5, -1.45 * row + 1.1, kind))
+    assert {(m["edge"], m["at"], m["kind"]) for m in marks} == wanted
+    assert {kind for *_, kind in wanted} == {"missed", "wrong"}
+    shown["cuts"]["rank"][3] = True
+    panel = segmentation_figures(found, Words(ReportConfig(), {}))[4].panels[0]
+    (marks,) = [rows for name, rows in panel["datasets"].items() if name.endswith("marks")]
+    assert [m["kind"] for m in marks if m["edge"] == 2.5 and m["at"] == -1.45 * 3 + 1.1] == ["right"]
+    (golds,) = [rows for name, rows in panel["datasets"].items() if name.endswith("gold")]
+    assert [g["edge"] for g in golds] == [2.5]
+
+
+def test_what_the_axes_show(tmp_path: Path) -> None:
+    found = segmentation(collect(study(tmp_path), "s"))
+    figures = {
+        f.name.removeprefix("segmentation-"): f
+        for f in segmentation_figures(found, Words(ReportConfig(), {}))
+    }
+    assert fields(figures["precision-recall"].panels[0], "point")["x"] == "recall"
+    assert fields(figures["precision-recall"].panels[0], "point")["y"] == "precision"
+    bars = figures["scores"].panels[0]
+    assert fields(bars, "circle") | {"tooltip": ""} == {
+        "x": "mean",
+        "y": "row",
+        "color": "kind",
+        "tooltip": "",
+    }
+    (rows,) = bars["datasets"].values()
+    means = [row["mean"] for row in rows]
+    assert means == sorted(means, reverse=True), "the best one first"
+    assert fields(figures["tokens"].panels[0], "line")["x"] == "tokens"
+    assert "The first point is the untrained model." in figures["tokens"].caption
+
+
+def test_arms_whose_names_no_file_can_have_keep_their_own_figures(tmp_path: Path) -> None:
+    root = study(tmp_path, seeds=1)
+    path = root / "studies/s/index.json"
+    index = json.loads(path.read_text())
+    names = {"gpt": "日本語", "gru": "中文"}
+    index["axes"] = {"language": list(names.values())}
+    for run in index["runs"]:
+        run["levels"] = {"language": names[run["levels"]["family"]]}
+    path.write_text(json.dumps(index))
+    results = build_report(tmp_path, "s")
+    shown = [f for f in results["figures"] if "utterances" in f["name"]]
+    assert len({f["file"].lower() for f in shown}) == 2 and all(
+        (root / "studies/s/report" / f["file"]).is_file() for f in shown
+    )
+    assert [f["title"].rpartition(": ")[2] for f in shown] == list(names.values())
+
+
+def test_thresholds_are_drawn_where_nothing_is_cut_at_peaks(tmp_path: Path) -> None:
+    root = study(tmp_path, items=False)
+    for path in root.glob("g*/evals/cuts/*.json"):
+        one = json.loads(path.read_text())
+        one["metrics"] = {k: v for k, v in one["metrics"].items() if ".peak." not in k}
+        path.write_text(json.dumps(one))
+    figure = segmentation_figures(segmentation(collect(root, "s")), Words(ReportConfig(), {}))[0]
+    (rows,) = figure.panels[0]["datasets"].values()
+    assert {"entropy", "boundary probability", "random, the true rate"} <= {row["row"] for row in rows}
+    assert "Cues of models are cut above tuned thresholds" in figure.caption
+    ElementTree.fromstring(svg(figure.static()))
+
+
+def test_a_cue_without_a_number_has_no_thresholds(tmp_path: Path) -> None:
+    """A run that diverged and went on must not take the page away from the others."""
+    root = study(tmp_path, seeds=1)
+    path = root / "gpt-1/evals/cuts/step-00000040.parquet"
+    found = pq.read_table(path)
+    for cue in CUES:
+        place = found.column_names.index(cue)
+        found = found.set_column(place, cue, pa.array([float("nan")] * len(found)))
+    pq.write_table(found, path)
+    change(
+        root,
+        "cuts",
+        lambda metrics, run: metrics.update(dict.fromkeys(metrics, "nan") if run == "gpt-1" else {}),
+    )
+    results = build_report(tmp_path, "s")
+    assert {row["cue"] for one in results["segmentation"]["thresholds"] for row in one["rows"]} == {
+        "boundary", "entropy", "loss", "rank",
+    }  # fmt: skip
+    assert not [row for one in results["segmentation"]["thresholds"][:1] for row in one["rows"]]
+
+
+def test_a_threshold_of_another_step_is_not_drawn(tmp_path: Path) -> None:
+    """Where everything or nothing is cut there is none: that of an earlier evaluation would be wrong."""
+    root = study(tmp_path)
+    change(root, "cuts", lambda metrics, run: metrics.pop("val.entropy.threshold.theta_even"))
+    for path in root.glob("g*/evals/cuts/step-00000000.json"):
+        one = json.loads(path.read_text())
+        one["metrics"]["val.entropy.threshold.theta_even"] = 0.9
+        path.write_text(json.dumps(one))
+    found = segmentation(collect(root, "s"))
+    assert found is not None and found["utterances"][0]["utterances"][0]["thetas"]["entropy"] is None
+
+
+def test_long_utterances_are_not_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = study(tmp_path, seeds=1)
+    for path in root.glob("g*/evals/cuts/*.parquet"):
+        n = 45
+        rows: dict[str, Any] = {"stream": ["val"] * n, "utterance": [0] * 36 + [1] * 9, "symbol": ["a"] * n}
+        rows["word_start"] = [k in (0, 5, 9, 36, 38, 41) for k in range(n)]
+        pq.write_table(pa.table({**rows, **{cue: [0.5] * n for cue in CUES}}), path)
+    found = segmentation(collect(root, "s"))
+    assert found is not None
+    assert [len(u["symbols"]) for u in found["utterances"][0]["utterances"]] == [9]

@@ -168,3 +168,21 @@ def test_maps_and_trees_are_drawn_and_in_the_tables(tmp_path: Path) -> None:
 
 def test_a_study_without_maps_shows_none(tmp_path: Path) -> None:
     assert symbol_figures([], Words(ReportConfig(), {})) == []
+
+
+def test_stress_and_superscripts_have_no_class_of_their_own() -> None:
+    found = classes(["ˈaɪ", "ˌə", "ⁿd", "aɪ", "t̠ʃʰ", "ˈ"])
+    assert list(found.values()) == ["vowel", "vowel", "consonant", "vowel", "consonant", "other"]
+
+
+def test_what_the_axes_of_a_map_show() -> None:
+    row = {"levels": {}, "seed": 1, "direction": "", "map": "symbol_map", "of": "embedding", "layer": -1,
+           "share_x": 0.5, "share_y": 0.2, "cophenetic": 0.9, "joins": joins([0.0, 1.0, 2.0]),
+           "symbols": [{"symbol": s, "count": 5, "x": x, "y": y, "leaf": i, "class": "vowel"}
+                       for i, (s, x, y) in enumerate([("a", 0.9, 0.1), ("e", 0.3, -0.4), ("o", -1.0, 0.3)])]}  # fmt: skip
+    panel = symbol_figures([row], Words(ReportConfig(), {}))[0].panels[0]
+    shown = next(one for one in panel["layer"] if one["encoding"].get("text"))["encoding"]
+    assert (shown["x"]["field"], shown["y"]["field"]) == ("at_x", "at_y")
+    assert (shown["x"]["title"], shown["y"]["title"]) == ("first component (50%)", "second component (20%)")
+    placed = {d["symbol"]: (d["at_x"], d["at_y"]) for rows in panel["datasets"].values() for d in rows}
+    assert placed == {s["symbol"]: (pytest.approx(s["x"]), pytest.approx(s["y"])) for s in row["symbols"]}

@@ -90,3 +90,17 @@ def test_it_comes_back_from_the_index() -> None:
 def test_what_has_no_meaning_is_refused(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         contrast(**changes)
+
+
+def test_a_number_at_the_end_beside_one_at_a_chosen_step() -> None:
+    """A baseline is measured once; `@ final` reads it there, whichever step another metric chooses."""
+    table = study()
+    for run in table.runs:
+        run.curves["loss.val"] = [(0, 1.0), (50, 2.0)]
+    asked = {"at": {"best_of": "loss.val"}, "where": {"family": "gpt"}}
+    (found,) = compare([contrast(against=f"{BASE} @ final", **asked)], table)
+    assert found["estimate"] == pytest.approx(sum(BEFORE) / 4 - sum(COUNTED) / 4) and found["n"]["pairs"] == 4
+    (lost,) = compare([contrast(**asked)], table)
+    assert lost["estimate"] is None
+    words = Words(ReportConfig(labels={BASE: "the n-gram counter"}), {})
+    assert words.level("measure", f"{BASE} @ final") == "the n-gram counter at the end of training"

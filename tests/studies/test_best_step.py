@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from builders import tiny_run
+from builders import tiny_config, tiny_run
 from lexarium.foundation.types import UserError
 from lexarium.studies.compare import Contrast
 from lexarium.studies.readings import at_text, reading
@@ -17,6 +17,7 @@ from lexarium.studies.results import RunRow
 from lexarium.studies.run_config import Incompatible
 from lexarium.studies.run_files import RunFiles, best_step
 from lexarium.training import checkpoint
+from phonemes import JOINED
 
 LOSS = {"type": "loss", "splits": ["val"], "every": 3}
 
@@ -184,3 +185,19 @@ def test_other_evaluations_can_be_asked_of_such_a_run(
     assert main(["show", run.path.name, *where]) == 0
     assert f"{best} (the best loss.val)" in capsys.readouterr().out
     assert main(["evaluate", run.path.name, "--step", "bets", *where]) != 0
+
+
+@pytest.mark.parametrize("key", ["checkpoint", "stop_when"])
+def test_what_is_better_high_does_not_choose_by_the_lowest(tmp_path: Path, key: str) -> None:
+    metric = "segmentation.val.boundary.peak.boundary.f"
+    given = {"metric": metric} if key == "checkpoint" else {"metric": metric, "patience": 2}
+    evaluations = [{"type": "segmentation", "every": 3}]
+    make = lambda rule: tiny_run(
+        tmp_path,
+        tiny_config(
+            **JOINED, evaluations=evaluations, **{key: {"best": rule} if key == "checkpoint" else rule}
+        ),
+    )
+    with pytest.raises(Incompatible, match=r"is the better the higher it is; say `better: higher` beside it"):
+        make(given)
+    make({**given, "better": "higher"})

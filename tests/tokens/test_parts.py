@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lexarium.corpora import reading
 from lexarium.corpora.text_files import TextFiles
@@ -20,6 +22,7 @@ from lexarium.foundation.rng import generator
 from lexarium.foundation.types import UserError
 from lexarium.launch.estimate import estimate
 from lexarium.tokens import overlap, parts
+from lexarium.tokens.parts import told_at
 from lexarium.tokens.prepare import prepare, prepare_tokenizer, prepare_tokens
 from lexarium.tokens.store import TokenStore
 
@@ -344,3 +347,12 @@ def test_progress_is_told_inside_a_part(tmp_path: Path, monkeypatch: pytest.Monk
         progress=lambda t: sizes.append(t.size) if t.stage == "tokens" else None,
     )
     assert sizes[0] == 0 and sizes == sorted(sizes) and len(sizes) > 10 and sizes[-1] == path.stat().st_size
+
+
+@given(st.lists(st.text("ab \t\u00e9", min_size=1, max_size=5), min_size=1, max_size=8))
+def test_tokens_take_the_value_of_their_first_letter(pieces: list[str]) -> None:
+    """Pieces of a text may begin with the blank before a word."""
+    text, first = "".join(pieces), np.cumsum([0, *map(len, pieces[:-1])])
+    for piece, place, start in zip(pieces, told_at(text, first).tolist(), first.tolist(), strict=True):
+        seen = [i for i, c in enumerate(piece) if not c.isspace()]
+        assert place == start + (seen[0] if seen else 0)

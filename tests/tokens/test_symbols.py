@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
 
 from lexarium.foundation.files import Damaged
-from lexarium.foundation.types import UserError
+from lexarium.foundation.types import Document, UserError
 from lexarium.tokens.symbols import SymbolTokenizer
 from lexarium.tokens.tokenizers import FILE, save_tokenizer
 from toy import InMemory
@@ -65,3 +66,62 @@ def test_in_characters_a_space_is_the_word_boundary() -> None:
     tokenizer = trained(["yu want"], unit="character")
     ids = tokenizer.encode_ids("u y")
     assert ids.tolist() == [5, 2, 4] and tokenizer.decode(ids) == "u y" and tokenizer.vocab_size == 4 + 6
+
+
+def test_names_of_marks_are_no_symbols_of_a_text(tmp_path: Path) -> None:
+    """UNK may stand for an unknown symbol where there are some, as decoding writes it; the word boundary for itself."""
+    corpus = Words([["a b", "b a b"]])
+    closed, some = (
+        SymbolTokenizer(SymbolTokenizer.Config()),
+        SymbolTokenizer(SymbolTokenizer.Config(min_count=1)),
+    )
+    for tokenizer in (closed, some):
+        tokenizer.train(corpus)
+        assert tokenizer.encode_ids("b WORD_BOUNDARY").tolist()[-1] == 2
+        for mark in ("PAD", "UTT_BOUNDARY"):
+            with pytest.raises(UserError, match=f"'{mark}' is a mark of the vocabulary and no symbol"):
+                tokenizer.encode(f"a {mark} b")
+    assert some.encode_ids(some.decode([0, 4])).tolist() == [0, 4]
+    with pytest.raises(UserError, match="'UNK' is a mark"):
+        closed.encode("UNK a")
+
+
+class Words:
+    """Documents by split; `starts`: where words begin, by text."""
+
+    def __init__(self, splits: list[list[str]], starts: dict[str, list[int]] | None = None) -> None:
+        self._splits = dict(zip(("train", "val"), splits, strict=False))
+        self._starts = starts or {}
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self._splits)
+
+    def symbols(self) -> list[str]:
+        return []
+
+    def documents(self, split: str) -> Any:
+        for text in self._splits[split]:
+            channels = {"word_start": self._starts[text]} if text in self._starts else {}
+            yield Document(text, {}, channels)
+
+
+def test_a_unit_that_is_not_that_of_the_text_is_refused() -> None:
+    """Whole utterances as one token, or blanks between phonemes as word boundaries, train without complaint."""
+    letters, spaced, both = "yuwant", "w ʌ t d ɔ ɡ", "yu want"
+    starts = {
+        letters: [1, 0, 1, 0, 0, 0],
+        spaced: [1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0],
+        both: [1, 0, 0, 1, 0, 0, 0],
+    }
+    symbol, character = (SymbolTokenizer(SymbolTokenizer.Config(unit=u)) for u in ("symbol", "character"))
+    with pytest.raises(
+        UserError, match=r"document 1 of split 'val': a word begins inside 'yuwant'.*unit: character"
+    ):
+        symbol.train(Words([[spaced], [spaced, letters]], starts))
+    with pytest.raises(
+        UserError, match=r"document 0 of split 'train': spaces separate symbols here.*unit: symbol"
+    ):
+        character.train(Words([[spaced]], starts))
+    character.train(Words([[letters, both]], starts))
+    symbol.train(Words([[spaced, letters]]))  # where words begin is not known

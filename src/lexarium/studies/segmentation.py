@@ -16,6 +16,7 @@ of positions that the evaluation wrote at its last step (`items: true`). Cost: t
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -146,7 +147,7 @@ def _curve(table: Table, run: RunRow) -> Iterator[Row]:
     for metric, curve in run.curves.items() if per_step else ():
         place = _place(metric, [run])
         if place and place[1] in BASE and place[2:4] == ("peak", "boundary.f"):
-            for step, value in curve:
+            for step, value in ((s, v) for s, v in curve if math.isfinite(v)):
                 one = {
                     "levels": run.levels,
                     "run": run.name,

@@ -124,7 +124,8 @@ def _named(values: np.ndarray, first: np.ndarray) -> dict[str, np.ndarray]:
     }
     found = dict(base)
     for name, value in base.items():
-        step = np.diff(value, prepend=value[:1])
+        with np.errstate(invalid="ignore"):  # of a model whose predictions are no numbers
+            step = np.diff(value, prepend=value[:1])
         step[first] = 0.0
         found[f"increase_in_{name}"] = step
     return found
