@@ -294,6 +294,18 @@ def test_an_untrained_model_and_one_that_has_the_features(data: EvaluationData, 
     assert np.mean(own) == pytest.approx(scores["tokens"]["val.syllabic.accuracy"])
 
 
+def test_the_test_against_chance_counts_whole_phonemes(data: EvaluationData, monkeypatch: Any) -> None:
+    """The study's test: the sum of accuracies, rounded, of so many phonemes."""
+    monkeypatch.setattr(
+        "lexarium.evaluations.feature_probe.held_out_accuracies",
+        lambda states, signs, *more: dict.fromkeys(signs, 0.9),
+    )
+    metrics = probe(data).run(asked(data, bos=True), 0).metrics
+    n = metrics["val.syllabic.phonemes"]
+    assert (0.9 * n) % 1 > 0.5 and metrics["val.syllabic.p"] == chance_of(round(0.9 * n), n)
+    assert metrics["val.syllabic.accuracy"] == pytest.approx(0.9)
+
+
 def test_a_broken_model_is_told(data: EvaluationData) -> None:
     scorer = asked(data, False)
     with torch.no_grad():

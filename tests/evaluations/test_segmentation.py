@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from lexarium.corpora.utterances import Utterances
 from lexarium.evaluations.evaluation import EvaluationData
+from lexarium.evaluations.predictability import token_statistics
 from lexarium.evaluations.scorer import Scorer
 from lexarium.evaluations.segmentation.cues import BASE, CUES, cues_alone, cues_in_stream
 from lexarium.evaluations.segmentation.decisions import best_threshold, peaks
@@ -352,11 +354,11 @@ def test_predictions_that_are_no_numbers_have_no_scores(data: EvaluationData) ->
 
 def test_a_great_loss_has_a_perplexity(data: EvaluationData) -> None:
     known = Known(data, "forward")
-    known.predictions = lambda *given: [rows + 5.0 for rows in Known(data, "forward").predictions(*given)]  # type: ignore[method-assign]
+    known.predictions = lambda *given: [rows + 9.0 for rows in Known(data, "forward").predictions(*given)]  # type: ignore[method-assign]
     config = Segmentation.Config(splits=("train",), contexts=("stream",), window=4000)
     found = Segmentation(config, data).run(known, 0)
     assert found.metrics["train.perplexity"] == pytest.approx(math.exp(np.mean(found.items["loss"])))
-    assert found.metrics["train.perplexity"] > math.exp(5)
+    assert found.metrics["train.perplexity"] > math.exp(9)
 
 
 @pytest.mark.parametrize(("bos", "eos", "separator"), [(False, False, False), (True, False, False), (False, True, False), (False, False, True)])  # fmt: skip
@@ -395,3 +397,12 @@ def test_every_document_of_train_is_looked_at_for_symbols(tmp_path: Path, monkey
     data = make(tmp_path, [*["ba ba"] * 5, "xo xa"], val_path=str(tmp_path / "v.txt"), split={})
     config = Segmentation.Config(splits=("val",), window=8, stride=4, contexts=("stream",))
     assert Segmentation(config, data).run(asked(data), 0).metrics["val.unseen"] == 0
+
+
+def test_of_a_distribution_that_is_none_nothing_is_known() -> None:
+    rows = torch.tensor([[0.0, 1.0, 2.0], [math.nan, 1.0, 2.0], [0.0, math.inf, 0.0]])
+    output: Any = SimpleNamespace(hidden=rows, unembed=lambda hidden: hidden)
+    found = token_statistics(output, torch.tensor([2, 2, -1]), 0)
+    assert np.isfinite(found[0]).all() and found[0, 1] == 0
+    assert found[1, 0] == math.inf and np.isnan(found[1, 1:]).all()
+    assert np.isnan(found[2]).all()

@@ -201,15 +201,13 @@ def test_the_bounded_search_falls_short_of_the_exact_one() -> None:
     assert f[0] > f[1] + 0.05
 
 
-@pytest.mark.parametrize("aim", ["boundary", "type"])
-def test_of_several_best_thresholds_the_highest_is_taken(aim: str) -> None:
-    """Two words `a b`: cutting at 0.2 or only at 0.6 finds the same boundary; nothing between them is decided."""
-    stream = Stream.of_words([[[1], [2]], [[1], [2]]])
-    values = np.array([0.1, 0.6, 0.0, 0.1, 0.6, 0.0])
-    assert best_threshold(values, stream, aim) == -math.inf  # type: ignore[arg-type]
-    wrong = Stream.of_words([[[1], [2, 3]], [[1], [2, 3]]])
-    values = np.array([0.0, 0.6, 0.2, 0.0, 0.0, 0.6, 0.4, 0.0])
-    assert best_threshold(values, wrong, aim) == 0.4  # type: ignore[arg-type]
+def test_of_several_best_thresholds_the_highest_is_taken() -> None:
+    """Two boundaries among four places: cutting all (2 of 4 right) and the last one alone (1 of 1) have F 2/3 both."""
+    stream = Stream.of_words([[[1], [2, 3]], [[1, 2], [3]]])
+    values = np.array([0.0, 0.1, 0.2, 0.0, 0.0, 0.3, 0.4, 0.0])
+    reached = {theta: f_of(stream, values > theta, "boundary") for theta in (-1.0, 0.1, 0.2, 0.3, 0.4)}
+    assert reached == pytest.approx({-1.0: 2 / 3, 0.1: 0.4, 0.2: 0.5, 0.3: 2 / 3, 0.4: 0})
+    assert best_threshold(values, stream) == 0.3
 
 
 def test_cues_without_a_number_have_no_threshold() -> None:
