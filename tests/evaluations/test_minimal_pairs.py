@@ -560,3 +560,17 @@ def test_the_marker_keeps_its_case(tmp_path: Path) -> None:
     path = lines_of(tmp_path / "p.jsonl", [("B A WORD_BOUNDARY", "A B WORD_BOUNDARY")])
     found = evaluation(data, path, case="lower", boundaries="keep")
     assert data.tokenizer.decode(found._ids[0]) == "b a WORD_BOUNDARY"
+
+
+def test_a_model_whose_predictions_are_no_numbers_is_not_at_chance(
+    spoken: EvaluationData, tmp_path: Path
+) -> None:
+    path = lines_of(tmp_path / "p.jsonl", [("b a", "a b"), ("d o", "o d")])
+    objective = component("objective", "causal", spoken.tokenizer, bos=False, eos=False)
+    config = registry.find("model", "transformer").Config(n_layers=1, d_model=8, n_heads=2)
+    model = build_model(config, objective.roles.vocab_size, seed=1)
+    with torch.no_grad():
+        next(iter(model.parameters())).fill_(float("nan"))
+    scorer = Scorer(model.eval(), objective, component("direction", "forward"), spoken.tokenizer)
+    metrics = evaluation(spoken, path).run(scorer, 0).metrics
+    assert np.isnan(metrics["accuracy"]) and metrics["pairs"] == 2

@@ -529,3 +529,14 @@ def test_what_cannot_be_redrawn(text: str, overrides: list[str], message: str) -
 
 def test_contrasts_say_that_data_are_redrawn() -> None:
     assert len(points(REDRAWN + COMPARED % ", redrawn: true" + "redraw: [corpus.seed]\n")) == 4
+
+
+def test_an_override_may_change_a_level_that_leaves_it_alone() -> None:
+    axes = "axes: {family: {gpt: {}, gru: {model: {type: recurrent}}}}\n"
+    with pytest.raises(ConfigError, match=r"levels: gpt \(leaves it\), gru\)"):
+        points(axes, overrides=["model.dropout=0.2"])
+    study = lambda: load(axes, ["model.dropout=0.2"])
+    found = study().expand(Path("runs"), {"family": ["gpt"]})
+    assert {(p.levels["family"], p.config.model.dropout) for p in found} == {("gpt", 0.2)}
+    with pytest.raises(ConfigError, match="the axis 'family' sets it"):
+        study().expand(Path("runs"), {"family": ["gru"]})

@@ -27,6 +27,7 @@ from lexarium.cli.options import (
 )
 from lexarium.foundation.types import UserError
 from lexarium.launch.display import Meter
+from lexarium.studies.results import of_slice
 from lexarium.studies.run_files import METRICS, TIMING
 
 if TYPE_CHECKING:
@@ -35,13 +36,6 @@ if TYPE_CHECKING:
 
 WAIT_FOR_MAIN = 600.0
 TAIL = 1 << 14
-HEADLINES = (
-    *(f".boundary.peak.{what}.f" for what in ("boundary", "token", "type")),
-    ".boundary.threshold.boundary.f",
-    *(f".{baseline}.boundary.f" for baseline in ("random_true", "ngram_3_boundary", "puddle")),
-)
-"""Ends of metrics that are told although their names have many parts: words found by boundary probability, by chance
-and by counting."""
 
 
 def train(
@@ -210,8 +204,7 @@ def print_metrics(talk: Talk, found: Mapping[str, Any], slices: bool = False) ->
     hidden = 0
     for name, last in found["evaluations"].items():
         for metric, value in last["metrics"].items():
-            slice_of = metric.count(".") > 1 and not metric.endswith(HEADLINES)
-            if not slices and (slice_of or metric.endswith("_hash")):
+            if not slices and (of_slice(metric) or metric.endswith("_hash")):
                 hidden += 1
             else:
                 rows.append([f"{name}.{metric}", value])

@@ -275,7 +275,12 @@ class MinimalPairs:
             right = 0.5 * (values[:, 0] == values[:, 1]) + (values[:, 0] > values[:, 1])
             right[self._equal] = 0.5  # equal tokens may differ in the last bits, by batch
             name = f"{view}." if view else ""
-            margins = np.where(self._equal, 0.0, values[:, 0] - values[:, 1])
+            broken = ~np.isfinite(values).all(
+                axis=1
+            )  # a model whose predictions are no numbers knows nothing
+            known = np.where(broken[:, None], np.nan, values)
+            margins = np.where(self._equal & ~broken, 0.0, known[:, 0] - known[:, 1])
+            right[broken] = np.nan
             metrics |= {f"{name}{k}": v for k, v in summary(self.pairs, right, margins).items()}
             self._items(view, values, right, items)
         return Result(metrics | self.counts, items)

@@ -296,7 +296,11 @@ class Scorer:
         return self._direction.apply(Example(ids, np.arange(len(ids)), zeros, channels, (index,), index))
 
     def _read(self, prefix: Prefix) -> tuple[np.ndarray, np.ndarray]:
-        given, begun = (prefix, "") if isinstance(prefix, str) else prefix
+        given, begun = prefix if isinstance(prefix, tuple) else (prefix, "")
+        if not isinstance(given, str):
+            raise UserError(
+                f"a prefix is a text, or a pair of texts (source, target begun); found {prefix!r}"
+            )
         encode = lambda text: (
             self._direction.undo(self.tokenizer.encode(text)[0]) if text else np.zeros(0, np.int64)
         )

@@ -19,6 +19,7 @@ from lexarium.reports.figures import (
     MAX_POINTS,
     Figure,
     Spec,
+    cut_off,
     encode,
     layer,
     references,
@@ -92,11 +93,16 @@ class Drawing:
             if any(arm["n"] for _, arm in rows):
                 panels.append(self._points_panel(rows, f"points{i}", title, label, values, joined))
         final = first["at"] == "final"
-        caption = "Each circle is one seed, its value " + first["at_label"] + "."
-        caption += " Diamond and bar: mean and 95% t interval of the mean."
+        caption = "Each circle is one seed, its value " + self.words.when(first) + "."
+        caption += (
+            " Diamond and bar: mean and 95% t interval of the mean."
+            if max(arm["n"] for arm in arms) > 1
+            else ""
+        )
+        caption += cut_off(values, [*values, *(v for arm in arms for v in arm["t_interval"] or ())])
         caption += " Lines join runs of equal seed." if joined else ""
         name = f"points-{slug(first['metric'])}" + ("" if final else f"-{slug(str(first['at']))}")
-        heading = self.words.heading(first["metric"]) + ("" if final else f" ({first['at_label']})")
+        heading = self.words.heading(first["metric"]) + ("" if final else f" ({self.words.when(first)})")
         title = f"{heading}: every seed"
         return Figure(name, title, caption, panels)
 
@@ -231,12 +237,16 @@ class Drawing:
             ),
             *references("y", f"{name}ref", found),
         ]
+        alone = [row for row in lines if sum(other["run"] == row["run"] for other in lines) == 1]
+        if alone:  # no line has one point
+            layers.append(layer(f"{name}alone", {"type": "circle", "size": 40}, **common))
         return {
             "title": title_lines(title),
             "height": 250,
             "layer": layers,
             "resolve": {"scale": {"strokeDash": "independent"}},
-            "datasets": {name: lines, f"{name}means": means, f"{name}ref": found},
+            "datasets": {name: lines, f"{name}means": means, f"{name}ref": found}
+            | ({f"{name}alone": alone} if alone else {}),
         }
 
     # --- distributions and stability ----------------------------------------------------------------

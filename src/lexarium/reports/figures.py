@@ -126,16 +126,32 @@ def references(channel: str, data: str, rows: Sequence[Spec]) -> list[Spec]:
 def row_axis() -> Spec:
     """The axis of labelled rows; the expression is constant, labels carry their own line breaks."""
     lines = "split(datum.label, '\\n')"
-    return {"labelLimit": 220, "ticks": False, "domain": False, "labelPadding": 8, "labelExpr": lines}
+    return {"labelLimit": 300, "ticks": False, "domain": False, "labelPadding": 8, "labelExpr": lines}
+
+
+SHARE_EDGES = -0.25, 1.25
+"""How far an axis of shares goes beyond 0 and 1."""
 
 
 def value_scale(values: Sequence[float], everything: Sequence[float]) -> Spec:
-    """[0, 1] for shares that spread over it; else the range of the data, with room for intervals."""
+    """[0, 1] for shares that spread over it; else the range of the data, with room for intervals, or around the one
+    value there is."""
     low, high = min(values), max(values)
     if low >= 0 and high <= 1 and high - low > 0.2:
         low, high = min([0.0, *everything]), max([1.0, *everything])
-        return {"domain": [max(low, -0.25), min(high, 1.25)], "nice": False, "clamp": True}
+        return {"domain": [max(low, SHARE_EDGES[0]), min(high, SHARE_EDGES[1])], "nice": False, "clamp": True}
+    low, high = min([low, *everything]), max([high, *everything])
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # a domain without width has no true axis
+        room = 0.05 * abs(low) or 0.05
+        return {"domain": [low - room, high + room], "nice": True, "zero": False}
     return {"zero": False, "nice": True, "padding": 6}
+
+
+def cut_off(values: Sequence[float], everything: Sequence[float]) -> str:
+    """What a caption says where intervals go on beyond the edge of the plot."""
+    edges = value_scale(values, everything).get("domain") if everything else None
+    beyond = edges and (min(everything) < edges[0] or max(everything) > edges[1])
+    return " A bar that ends at the edge of the plot goes on; its numbers stand beside it." if beyond else ""
 
 
 def title_lines(text: str, width: int = 46) -> list[str] | str:

@@ -118,7 +118,7 @@ def results_of(
 
 
 def _metrics(contrasts: Sequence[Contrast], table: Table) -> list[str]:
-    return list(dict.fromkeys(c.metric for c in contrasts)) or table.metrics[:MOST_METRICS]
+    return list(dict.fromkeys(c.metric for c in contrasts)) or table.headlines[:MOST_METRICS]
 
 
 def _arm_groups(table: Table, contrasts: Sequence[Contrast], report: ReportConfig) -> list[dict[str, Any]]:
@@ -127,7 +127,7 @@ def _arm_groups(table: Table, contrasts: Sequence[Contrast], report: ReportConfi
     wanted += [(*c.other, c.better) for c in contrasts if c.against is not None]
     wanted += [(metric, "final", "none") for metric in report.distribution]
     if not wanted:
-        wanted = [(metric, "final", "none") for metric in table.metrics[:MOST_METRICS]]
+        wanted = [(metric, "final", "none") for metric in table.headlines[:MOST_METRICS]]
     groups: dict[str, dict[str, Any]] = {}
     for metric, at, better in wanted:
         found = arms(table, metric, at, better)

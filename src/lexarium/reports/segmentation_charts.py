@@ -62,17 +62,18 @@ def cue_words(name: str) -> str:
 
 
 def segmentation_figures(found: Mapping[str, Any] | None, words: Words) -> list[Figure]:
-    """Every figure there are data for; the first stream is drawn, all of them are in the tables."""
+    """Every figure there are data for; the first stream is drawn, in each direction of models of both, all of them are
+    in the tables."""
     if not found or not found["streams"]:
         return []
-    stream = found["streams"][0]
+    stream = next(row["base"] for row in found["scores"] if row["stream"] == found["streams"][0])
     split = stream.split(" ")[0].split(".")[0]
     of = lambda row: split if row["strategy"] == BASELINE else stream
-    scores = [row for row in found["scores"] if row["stream"] == of(row)]
-    missing = found["missing"].get(stream)
+    scores = _seen([row for row in found["scores"] if row["base"] == of(row)])
+    missing = found["missing"].get(found["streams"][0])
     figures = [_bars(scores, stream, words, missing), _precision_recall(scores, stream, words)]
     figures.append(_map(scores, stream, words, found["tune"][stream]))
-    curves = [row for row in found["curves"] if row["stream"] == stream]
+    curves = [row for row in found["curves"] if row["base"] == stream]
     if len({row["tokens"] for row in curves}) > 1:
         figures.append(_curves(curves, stream, words))
     figures += [f for i, one in enumerate(found["utterances"]) for f in _utterances(f"utt{i}", one, words)]
@@ -87,7 +88,22 @@ def _beside(name: str) -> bool:
 
 
 def _arm(row: Row, words: Words) -> str:
-    return words.levels(row["levels"], named=False) or "all runs"
+    arm = words.levels(row["levels"], named=False) or "all runs"
+    return f"{arm}, {row['view']}" if row["view"] else arm
+
+
+def _seen(rows: Sequence[Row]) -> list[Row]:
+    """The same; baselines beside each direction of a model of both."""
+    views: dict[str, list[str]] = {}
+    for row in rows:
+        if row["strategy"] != BASELINE:
+            own = views.setdefault(str(row["levels"]), [])
+            own += [row["view"]] * (row["view"] not in own)
+    return [
+        {**row, "view": view}
+        for row in rows
+        for view in (views.get(str(row["levels"]), [""]) if row["strategy"] == BASELINE else [row["view"]])
+    ]
 
 
 def _arms(rows: Sequence[Row], words: Words) -> list[str]:
@@ -106,7 +122,7 @@ def _bars(rows: Sequence[Row], stream: str, words: Words, missing: Mapping[str, 
         for i, arm in enumerate(arms)
     ]
     caption = (
-        "Dot: mean over seeds at the end of training; bar: its 95% t interval."
+        "Dot: mean over seeds at the end of training; bar: its 95% t interval, where there are several."
         + {
             "peak": " Cues of models and counters are cut at their peaks, which needs no parameter; thresholds are in"
             " the tables.",
@@ -146,6 +162,8 @@ def _bars_panel(name: str, arm: str, rows: Sequence[Row]) -> Spec:
     return {"title": title_lines(arm), "height": 21 * len(data), "layer": layers, "datasets": {name: data}}
 
 
+SHORT = {"boundary": "boundary p"}
+"""Names of cues where there is little room."""
 STRATEGIES = {"peak": "at peaks", "threshold": "above a threshold"}
 
 
@@ -262,9 +280,8 @@ def _curves(rows: Sequence[Row], stream: str, words: Words) -> Figure:
         mean = [{"cue": cue, "tokens": t, "f": sum(v) / len(v)} for (cue, t), v in means.items()]
         color = encode("cue", "N", scale={"domain": domain}, title=None)
         x = encode("tokens", title="tokens read", axis={"format": "~s", "grid": False, "tickCount": 5})
-        y = encode(
-            "f", title="boundary F at peaks", scale={"zero": False, "nice": True}, axis={"tickCount": 6}
-        )
+        # one axis for all panels: what is noise in one of its own looks like learning
+        y = encode("f", title="boundary F at peaks", scale={"domain": [0, 1]}, axis={"tickCount": 6})
         dashes = {"domain": domain, "range": DASHES[: len(domain)]}
         layers = [
             layer(
@@ -285,6 +302,8 @@ def _curves(rows: Sequence[Row], stream: str, words: Words) -> Figure:
             ),
         ]
         data = {f"tok{i}": own, f"tok{i}mean": mean}
+        if len({row["tokens"] for row in own}) == 1:  # no line has one point
+            layers.append(layer(f"tok{i}mean", {"type": "circle", "size": 40}, x=x, y=y, color=color))
         panels.append({"title": title_lines(arm), "height": 230, "layer": layers, "datasets": data})
     caption = "Thin: one run each. Thick: mean of the seeds."
     if min(row["tokens"] for row in rows) == 0:
@@ -351,7 +370,7 @@ def _utterance_rows(shown: Row) -> dict[str, list[dict[str, Any]]]:
     for row, cue in enumerate(BASE):
         base, values = -1.45 * row, shown["cues"][cue]
         top = max(values) if max(values) > 0 else 1.0
-        names.append({"cue": cue_words(cue), "at": base + 1.28})
+        names.append({"cue": SHORT.get(cue, cue), "at": base + 1.28})
         theta = shown["thetas"][cue]
         if theta is not None and 0 < theta <= top:
             ends = {"place": -0.5, "until": len(symbols) - 0.5}
@@ -388,19 +407,21 @@ def _thresholds(found: Sequence[Row], words: Words) -> Figure:
             )
             y = encode("value", title=None, scale={"domain": [0, 1]}, axis={"tickCount": 6})
             tips = [encode("measure", "N"), encode("theta", "N"), encode("value", format=".3f")]
+            dashes = {"domain": list(names.values()), "range": DASHES[: len(names)]}
+            dash = encode("measure", "N", scale=dashes, legend=None)
             name = f"theta{i}{cue}"
             mark = {"type": "line", "strokeWidth": 2.2}
             panels.append(
                 {
                     "title": title_lines(f"{_arm(one, words)} | {cue_words(cue)}"),
                     "height": 210,
-                    "layer": [layer(name, mark, x=x, y=y, color=color, tooltip=tips)],
+                    "layer": [layer(name, mark, x=x, y=y, color=color, strokeDash=dash, tooltip=tips)],
                     "datasets": {name: rows},
                 }
             )
     caption = (
-        f"Boundaries inside utterances of {found[0]['stream']}, of the first seed of each arm; the threshold stands in"
-        " the tooltip."
+        f"Boundaries inside utterances of {found[0]['stream'].split('.')[0]}, of the first seed of each arm; the"
+        " threshold stands in the tooltip."
     )
     legend = [(name, i) for i, name in enumerate(names.values())]
     return Figure("segmentation-thresholds", "Scores against the threshold", caption, panels, legend)

@@ -87,7 +87,7 @@ def _contrast_table(results: Mapping[str, Any], words: Words) -> Any:
     for result in results["contrasts"]:
         where = words.levels(result["where"])
         comparison = words.comparison(result) + (f"\n{where}" if where else "")
-        at = "" if result["at"] == "final" else f"\n{result['at_label']}"
+        at = "" if result["at"] == "final" else f"\n{words.when(result)}"
         cells = (
             words.metric(result["metric"]) + at + _form(result),
             comparison,
@@ -114,7 +114,7 @@ def _arm_table(group: Mapping[str, Any], axes: Mapping[str, Sequence[str]], word
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    title = Text(f"{words.metric(group['metric'])}, {group['at_label']}", style="bold")
+    title = Text(f"{words.metric(group['metric'])}, {words.when(group)}", style="bold")
     table = RichTable(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     columns = [
         *(words.metric(axis) for axis in axes),

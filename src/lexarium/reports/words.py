@@ -175,6 +175,12 @@ class Words:
         """An interval of a contrast."""
         return interval(bounds, lambda v: self.value(result, v))
 
+    def when(self, result: Mapping[str, Any]) -> str:
+        """When a metric was read; the one that chose the step in words."""
+        chooser = result["at"].get("best_of") if isinstance(result["at"], Mapping) else None
+        told: str = result["at_label"]
+        return told.replace(chooser, self.metric(chooser)) if chooser else told
+
     def comparison(self, result: Mapping[str, Any]) -> str:
         """`questions only → with relative clauses`."""
         axis, grows = result["axis"], result.get("grows")  # rows of a curve have none
@@ -187,7 +193,7 @@ class Words:
     def sentence(self, result: Mapping[str, Any]) -> str:
         """The answer of one contrast, in one sentence."""
         scope = [f"{self.metric(a)} {self.level(a, v)}" for a, v in result["where"].items()]
-        scope += [] if result["at"] == "final" else [result["at_label"]]
+        scope += [] if result["at"] == "final" else [self.when(result)]
         metric = self.metric(result["metric"]) + (f" ({'; '.join(scope)})" if scope else "")
         if result["refused"]:
             text = f"{metric}: not compared. {result['refused'][:1].upper()}{result['refused'][1:]}"

@@ -17,6 +17,20 @@ from lexarium.foundation.files import Damaged, read_json
 from lexarium.foundation.types import UserError
 from lexarium.studies.run_files import state_of
 
+HEADLINES = (
+    *(f".boundary.peak.{what}.f" for what in ("boundary", "token", "type")),
+    ".boundary.threshold.boundary.f",
+    *(f".{baseline}.boundary.f" for baseline in ("random_true", "ngram_3_boundary", "puddle")),
+)
+"""Ends of metrics that are told although their names have many parts: words found by boundary probability, by chance
+and by counting."""
+
+
+def of_slice(metric: str) -> bool:
+    """Whether a metric, named without its evaluation, is of a slice of the data, or one among very many."""
+    return metric.count(".") > 1 and not metric.endswith(HEADLINES)
+
+
 Curve = list[tuple[int, float]]
 """(step, value), in order of steps."""
 
@@ -61,6 +75,13 @@ class Table:
         """Every metric any run has."""
         found = {metric for run in self.runs for metric in run.curves}
         return sorted(metric for metric in found if not metric.endswith(".windows_hash"))
+
+    @property
+    def headlines(self) -> list[str]:
+        """The same without those of slices, the best known first; all of them where there are but slices."""
+        own = lambda metric: metric.partition(".")[2]
+        kept = [metric for metric in self.metrics if not of_slice(own(metric))] or self.metrics
+        return sorted(kept, key=lambda metric: not metric.endswith(HEADLINES))
 
     def cells(self) -> list[dict[str, str]]:
         """Combinations of levels that the study plans, in the order of the axes.

@@ -4,13 +4,17 @@ baseline, utterances with their cues and cuts, and scores against thresholds.
 `segmentation(table)` gives plain data:
 
     missing      stream -> {unknown, unseen}: the most symbols of a run that are UNK, or that training never has
-    scores       rows {levels, stream, cue, strategy, measure -> {mean, low, high, n}}: final values of finished runs
-                 with their t interval over seeds; baselines are rows of the same form with strategy `baseline`
+    streams      names of what is scored, in the order of the runs' evaluations, whole streams before utterances alone
+    scores       rows {levels, stream, base, view, cue, strategy, measure -> {mean, low, high, n}}: final values of
+                 finished runs with their t interval over seeds; baselines are rows of the same form with strategy
+                 `baseline`
     curves       rows {levels, run, seed, stream, cue, tokens, value}: boundary F at peaks against tokens read
     utterances   per arm the first seed's utterances: symbols, gold boundaries, cues, cuts at peaks
     thresholds   per arm and cue: precision, recall and F of boundaries at quantiles of the cue, of that seed's stream
 
-A stream is named as metrics name it: `val`, `val.alone`, `val.backward`. Utterances and thresholds come from the table
+A stream is named as metrics name it: `val`, `val.alone`, `val.backward`; `view` is the direction in which a model of
+both was asked, and `base` the name without it. Where runs have several such evaluations, their names stand behind:
+`val (oracle)`; of baselines, behind those of all but the first. Utterances and thresholds come from the table
 of positions that the evaluation wrote at its last step (`items: true`). Cost: that file of one run per arm.
 """
 
@@ -20,11 +24,11 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lexarium.evaluations.segmentation.cues import BASE, FEATURES
+from lexarium.evaluations.segmentation.cues import BASE, DIRECTIONS, FEATURES
 from lexarium.evaluations.segmentation.decisions import peaks
 from lexarium.foundation.files import Damaged, read_lines
 from lexarium.studies.intervals import describe
@@ -50,13 +54,11 @@ def segmentation(table: Table) -> Row | None:
     if not any(_named(run, "segmentation") for run in table.runs):
         return None
     scores = [row for cell in table.cells() for row in _scores(table, cell)]
-    shown = [found for cell in table.cells() if (found := _positions(table, cell)) is not None]
+    shown = [found for cell in table.cells() for found in _positions(table, cell)]
     return {
-        "tune": {row["stream"]: row["tune"] for row in scores if row["strategy"] != BASELINE},
+        "tune": {row["base"]: row["tune"] for row in scores if row["strategy"] != BASELINE},
         "scores": scores,
-        "streams": sorted(
-            {row["stream"] for row in scores if row["strategy"] != BASELINE}, key=lambda s: (len(s), s)
-        ),
+        "streams": _streams(table, scores),
         "missing": _missing(table),
         "curves": [row for run in table.runs for row in _curve(table, run)],
         "utterances": [_utterances(*one) for one in shown],
@@ -81,7 +83,7 @@ def _scores(table: Table, cell: Mapping[str, str]) -> Iterator[Row]:
     for metric in metrics:
         if (place := _place(metric, runs)) is None:
             continue
-        stream, cue, strategy, measure, tune = place
+        stream, cue, strategy, measure = place.stream, place.cue, place.strategy, place.measure
         values = [value for run in runs if not isinstance(value := reading(run, metric, "final"), str)]
         summary = describe([value for value, _ in values])
         if not summary["n"]:
@@ -92,9 +94,12 @@ def _scores(table: Table, cell: Mapping[str, str]) -> Iterator[Row]:
             {
                 "levels": dict(cell),
                 "stream": stream,
+                "base": place.base,
+                "view": place.view,
+                "evaluation": place.evaluation,
                 "cue": cue,
                 "strategy": strategy,
-                "tune": tune,
+                "tune": place.tune,
                 "scores": {},
             },
         )
@@ -103,21 +108,51 @@ def _scores(table: Table, cell: Mapping[str, str]) -> Iterator[Row]:
     yield from sorted(found.values(), key=order)
 
 
-def _place(metric: str, runs: Sequence[RunRow]) -> tuple[str, str, str, str, str] | None:
-    """(stream, cue or baseline, strategy, measure, how thresholds are chosen) of a metric; None for others. Where a run
-    has several such evaluations, a stream is named with its own: `val (oracle)`."""
+class Place(NamedTuple):
+    """What a metric is about; `tune`: how its thresholds are chosen."""
+
+    evaluation: str
+    stream: str
+    base: str
+    view: str
+    cue: str
+    """A cue, or a baseline."""
+    strategy: str
+    measure: str
+    tune: str
+
+
+def _place(metric: str, runs: Sequence[RunRow]) -> Place | None:
+    """What a metric is about; None for others."""
     for run in runs:
         names = _named(run, "segmentation")
         for name in names:
             pattern = rf"{re.escape(name)}\.(.+)\.({'|'.join(CUES)})\.(peak|threshold)\.(.+)"
             if (match := re.fullmatch(pattern, metric)) and match[4] in MEASURES:
-                stream = match[1] if len(names) == 1 else f"{match[1]} ({name})"
-                return stream, match[2], match[3], match[4], _tune(run, name)
-        for name in _named(run, "segmentation_baselines"):
+                own = f" ({name})" if len(names) > 1 else ""
+                base, view = _parts(match[1])
+                named = (f"{match[1]}{own}", f"{base}{own}", view)
+                return Place(name, *named, match[2], match[3], match[4], _tune(run, name))
+        for i, name in enumerate(_named(run, "segmentation_baselines")):
             match = re.fullmatch(rf"{re.escape(name)}\.([^.]+)\.([^.]+)\.(.+)", metric)
             if match and match[3] in MEASURES:
-                return match[1], match[2], BASELINE, match[3], ""
+                stream = f"{match[1]} ({name})" if i else match[1]
+                return Place(name, stream, stream, "", match[2], BASELINE, match[3], "")
     return None
+
+
+def _parts(stream: str) -> tuple[str, str]:
+    """The name of a stream without the direction of a model of both, and that direction."""
+    split, *rest = stream.split(".")
+    view = next((part for part in rest if part in DIRECTIONS), "")
+    return ".".join([split, *(part for part in rest if part != view)]), view
+
+
+def _streams(table: Table, scores: Sequence[Row]) -> list[str]:
+    order = {name: i for run in table.runs for i, name in enumerate(_named(run, "segmentation"))}
+    found = {row["stream"]: row for row in scores if row["strategy"] != BASELINE}
+    key = lambda stream: (order[found[stream]["evaluation"]], "alone" in stream.split(" ")[0], stream)
+    return sorted(found, key=key)
 
 
 def _missing(table: Table) -> dict[str, dict[str, int]]:
@@ -146,14 +181,16 @@ def _curve(table: Table, run: RunRow) -> Iterator[Row]:
     per_step = _tokens_per_step(table, run)
     for metric, curve in run.curves.items() if per_step else ():
         place = _place(metric, [run])
-        if place and place[1] in BASE and place[2:4] == ("peak", "boundary.f"):
+        if place and place.cue in BASE and (place.strategy, place.measure) == ("peak", "boundary.f"):
             for step, value in ((s, v) for s, v in curve if math.isfinite(v)):
                 one = {
                     "levels": run.levels,
                     "run": run.name,
                     "seed": run.seed,
-                    "stream": place[0],
-                    "cue": place[1],
+                    "stream": place.stream,
+                    "base": place.base,
+                    "view": place.view,
+                    "cue": place.cue,
                 }
                 yield one | {"step": step, "tokens": round(step * per_step), "value": value}
 
@@ -171,18 +208,20 @@ def _tokens_per_step(table: Table, run: RunRow) -> float:
 # --- positions --------------------------------------------------------------------------------------
 
 
-def _positions(table: Table, cell: Mapping[str, str]) -> tuple[Row, dict[str, np.ndarray]] | None:
-    """(what it is, columns of the first stream) of the first seed of an arm that has a table of positions."""
+def _positions(table: Table, cell: Mapping[str, str]) -> Iterator[tuple[Row, dict[str, np.ndarray]]]:
+    """(what it is, columns) of the first seed of an arm that has a table of positions: of its first stream, in every
+    direction of a model of both."""
     for run in table.at(cell):
         for name in _named(run, "segmentation"):
             folder = (table.root or Path()) / run.dir / "evals" / name
             files = sorted(folder.glob("step-*.parquet"))
             if run.state == "done" and files:
-                columns = _read(files[-1])
                 step = int(files[-1].stem.removeprefix("step-"))
-                thetas = _thetas(run, f"{name}.{columns['first'][0]}", step)
-                return {"levels": dict(cell), "seed": run.seed, "run": run.name, "thetas": thetas}, columns
-    return None
+                for stream, columns in _read(files[-1]):
+                    about = {"levels": dict(cell), "seed": run.seed, "run": run.name, "stream": stream}
+                    about |= {"view": _parts(stream)[1], "thetas": _thetas(run, f"{name}.{stream}", step)}
+                    yield about, columns
+                return
 
 
 def _thetas(run: RunRow, stream: str, step: int) -> dict[str, list[float | None]]:
@@ -191,17 +230,17 @@ def _thetas(run: RunRow, stream: str, step: int) -> dict[str, list[float | None]
     return {cue: [told(cue, which) for which in ("even", "odd")] for cue in BASE}
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """Columns of the first stream of a table of positions."""
+def _read(path: Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """(stream, columns) of a table of positions: the first stream, and the same one in another direction."""
     import pyarrow.parquet as pq
 
     found = pq.read_table(path)
-    first = found.column("stream")[0].as_py()
-    own = found.filter(np.asarray(found.column("stream").to_pylist()) == first)
-    columns = {name: own.column(name).to_numpy(zero_copy_only=False) for name in own.column_names}
-    return {name: values for name, values in columns.items() if name != "stream"} | {
-        "first": np.array([first])
-    }
+    names = np.asarray(found.column("stream").to_pylist())
+    streams = list(dict.fromkeys(names.tolist()))
+    for stream in streams:
+        if _parts(stream)[0] == _parts(streams[0])[0]:
+            own = found.drop_columns(["stream"]).filter(names == stream)
+            yield stream, {name: own.column(name).to_numpy(zero_copy_only=False) for name in own.column_names}
 
 
 def _utterances(about: Row, columns: Mapping[str, np.ndarray]) -> Row:
@@ -210,6 +249,8 @@ def _utterances(about: Row, columns: Mapping[str, np.ndarray]) -> Row:
     last = np.flatnonzero(np.diff(number, append=number[-1] + 1))
     begin = np.concatenate([[0], last[:-1] + 1])
     words = np.add.reduceat(gold, begin)
+    if not all(np.isfinite(columns[cue]).all() for cue in BASE):
+        return {**about, "utterances": []}  # a broken model shows nothing
     chosen = [i for i in range(len(last)) if words[i] > 2 and last[i] - begin[i] <= MOST_SYMBOLS][:UTTERANCES]
     cuts = {cue: peaks(columns[cue]) for cue in BASE}
     found = []
@@ -219,12 +260,12 @@ def _utterances(about: Row, columns: Mapping[str, np.ndarray]) -> Row:
             {
                 "symbols": columns["symbol"][at].tolist(),
                 "gold": [bool(v) and k > 0 for k, v in enumerate(gold[at])],
-                "cues": {cue: np.nan_to_num(columns[cue][at], posinf=0.0).tolist() for cue in BASE},
+                "cues": {cue: columns[cue][at].tolist() for cue in BASE},
                 "thetas": {cue: about["thetas"][cue][i % 2] for cue in BASE},
                 "cuts": {cue: (cuts[cue][at] & _inside(at)).tolist() for cue in BASE},
             }
         )
-    return {**about, "stream": str(columns["first"][0]), "utterances": found}
+    return {**about, "utterances": found}
 
 
 def _inside(at: slice) -> np.ndarray:
@@ -254,4 +295,4 @@ def _thresholds(about: Row, columns: Mapping[str, np.ndarray]) -> Row:
             rows.append(
                 {"cue": cue, "share": float(share), "theta": theta, "precision": p, "recall": r, "f": f}
             )
-    return {**about, "stream": str(columns["first"][0]), "rows": rows}
+    return {**about, "rows": rows}

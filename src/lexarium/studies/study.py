@@ -78,7 +78,8 @@ class Study:
         self._base = overlay(source.sub("base"), given, "command line")
         self.axes = {name: _levels(name, levels, self._base.data) for name, levels in config.axes.items()}
         self._redraw = tuple(map(parse_path, config.redraw))
-        self._refuse_overridden_axes(given)
+        self._overridden = tuple(given)
+        self._refuse_study_keys(given)
         self._check_redraw()
         check_contrasts(self.config.compare, self._comparable())
         self._files: dict[str, str] = {}
@@ -111,22 +112,23 @@ class Study:
             found["start_step"] = sorted({str(step) for steps in starts for step in steps}, key=int)
         return found
 
-    def _refuse_overridden_axes(self, overrides: dict[Place, Any]) -> None:
-        """Refuse overrides of paths that an axis sets, and of study keys."""
-        for place in overrides:
+    def _refuse_overridden_axes(self, only: Mapping[str, Sequence[str]]) -> None:
+        """Refuse overrides of paths that a level sets, of those that `only` keeps."""
+        for place in self._overridden:
             for axis, levels in self.axes.items():
                 if EACH_FILE in self.config.axes[axis]:
                     continue  # it takes its levels from the value
-                touched = [p for changes in levels.values() for p in changes]
-                if (
-                    any(place[: len(p)] == p or p[: len(place)] == place for p in touched)
-                    or dotted(place) == axis
-                ):
-                    names = ", ".join(levels)
+                setting = [level for level, changes in levels.items() if _touches(changes, place)]
+                if set(setting) & set(only.get(axis, levels)) or dotted(place) == axis:
+                    names = ", ".join(level + " (leaves it)" * (level not in setting) for level in levels)
                     raise ConfigError(
-                        f"override {dotted(place)}: the axis {axis!r} sets it; choose a level with"
-                        f" `lexarium study run ... --only {axis}=LEVEL` (levels: {names})"
+                        f"override {dotted(place)}: the axis {axis!r} sets it; choose a level with `lexarium study run"
+                        f" ... --only {axis}=LEVEL` (levels: {names})"
                     )
+
+    def _refuse_study_keys(self, overrides: dict[Place, Any]) -> None:
+        """Refuse overrides of what is not of a run."""
+        for place in overrides:
             told = ""
             if place == ("seed",) or (place == ("seeds",) and not isinstance(overrides[place], dict)):
                 told = "a study's seeds are set with --seeds, for example --seeds 1,2,3 (of `train`: --seed)"
@@ -164,6 +166,7 @@ class Study:
         `runs_dir` is where parents of staged runs will lie; matching sizes prepares token stores there.
         """
         self._check_only(only or {})
+        self._refuse_overridden_axes(only or {})
         solved = solve(self, runs_dir) if self.config.match else {}
         points: list[Point] = []
         for combination in self._combinations():
@@ -364,6 +367,11 @@ def _inside(axis: str, place: Place, base: Mapping[str, Any]) -> list[Path]:
             f"axis {axis!r}: two entries of {folder} differ only behind the first dot of their names"
         )
     return found
+
+
+def _touches(changes: Mapping[Place, Any], place: Place) -> bool:
+    """Whether settings by path are about a place, what is below it, or what holds it."""
+    return any(place[: len(p)] == p or p[: len(place)] == place for p in changes)
 
 
 def _sets(changes: Mapping[Place, Any], place: Place) -> bool:
