@@ -10,7 +10,7 @@ import pytest
 from tests.reports.synthetic import LOSS, OOD, contrast, make_study
 
 from lexarium.reports.charts import Drawing
-from lexarium.reports.figures import MAX_POINTS, slug, svg, thin
+from lexarium.reports.figures import MAX_POINTS, cut_off, slug, svg, thin, value_scale
 from lexarium.reports.page import draw, results_of
 from lexarium.reports.words import Words
 from lexarium.studies.compare import arms, collect, contrasts_of, report_of
@@ -109,3 +109,16 @@ def test_a_study_without_axes_is_drawn_as_one_row(tmp_path: Path) -> None:
 def test_file_names_are_plain() -> None:
     assert slug("loss.val/../x y<>") == "loss.val-..-x-y"
     assert slug("§") == "metric"
+
+
+@pytest.mark.parametrize("value", [0.0, 0.576, 1.0, -3.0, 12_000.0])
+def test_an_axis_of_one_value_has_a_width_around_it(value: float) -> None:
+    """A domain without width is labelled 0 and 1, whatever the value."""
+    low, high = value_scale([value, value], [])["domain"]
+    assert low < value < high and (value - low) == pytest.approx(high - value)
+    assert "domain" not in value_scale([value, value], [value, value + 1])
+
+
+def test_bars_beyond_the_plot_are_told() -> None:
+    assert not cut_off([0.1, 0.9], [0.1, 0.9, -0.2, 1.2]) and not cut_off([5.0, 9.0], [5.0, 9.0, -40.0])
+    assert "goes on" in cut_off([0.1, 0.9], [0.1, 0.9, -0.3, 1.0])

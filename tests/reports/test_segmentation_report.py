@@ -358,3 +358,89 @@ def test_long_utterances_are_not_drawn(tmp_path: Path, monkeypatch: pytest.Monke
     found = segmentation(collect(root, "s"))
     assert found is not None
     assert [len(u["symbols"]) for u in found["utterances"][0]["utterances"]] == [9]
+
+
+def test_baselines_of_two_evaluations_are_not_mixed_up(tmp_path: Path) -> None:
+    """The first one's stand beside the models; the other's keep their name, whichever comes first in the alphabet."""
+    for name in ("zz", "little"):
+        root = study(tmp_path / name, items=False)
+        index = json.loads((root / "studies/s/index.json").read_text())
+        for entry in index["runs"]:
+            entry["config"]["evaluations"] = [*EVALUATIONS, {"type": "segmentation_baselines", "name": name}]
+            other = {f"val.random_true.{m}": 0.9 for m in module.MEASURES}
+            write(
+                root / entry["dir"] / f"evals/{name}/step-00000040.json",
+                {"evaluation": name, "step": 40, "metrics": other},
+            )
+        write(root / "studies/s/index.json", index)
+        found = segmentation(collect(root, "s"))
+        assert found is not None
+        rows = {
+            r["stream"]: r["scores"]["boundary.f"]["mean"]
+            for r in found["scores"]
+            if r["cue"] == "random_true"
+        }
+        assert rows == {"val": 0.5, f"val ({name})": 0.9}
+        (bars,) = segmentation_figures(found, Words(ReportConfig(), {}))[0].panels[0]["datasets"].values()
+        assert [row["mean"] for row in bars if row["row"] == "random, the true rate"] == [0.5]
+
+
+def test_streams_come_in_the_order_of_evaluations(tmp_path: Path) -> None:
+    """The figures draw the first evaluation, not the one with the shortest name."""
+    root = study(tmp_path, items=False)
+    index = json.loads((root / "studies/s/index.json").read_text())
+    for entry in index["runs"]:
+        entry["config"]["evaluations"] = [
+            *EVALUATIONS,
+            {"type": "segmentation", "name": "o", "tune": "oracle"},
+        ]
+        metrics = {"val.boundary.threshold.boundary.f": 0.99}
+        write(
+            root / entry["dir"] / "evals/o/step-00000040.json",
+            {"evaluation": "o", "step": 40, "metrics": metrics},
+        )
+    write(root / "studies/s/index.json", index)
+    found = segmentation(collect(root, "s"))
+    assert found is not None and found["streams"] == ["val (cuts)", "val.alone (cuts)", "val (o)"]
+    assert segmentation_figures(found, Words(ReportConfig(), {}))[0].title.endswith(
+        "cues of models beside baselines"
+    )
+    assert "(val (cuts))" in segmentation_figures(found, Words(ReportConfig(), {}))[0].title
+
+
+def test_a_model_of_both_directions_is_drawn_in_each(tmp_path: Path) -> None:
+    """Beside one of a single direction: the same stream, and baselines beside every panel."""
+    root = study(tmp_path)
+    for path in root.glob("gru-*/evals/cuts/*.json"):
+        one = json.loads(path.read_text())
+        one["metrics"] = {
+            f"val.{view}{k[3:]}": v for k, v in one["metrics"].items() for view in ("forward", "backward")
+        }
+        path.write_text(json.dumps(one))
+    for path in root.glob("gru-*/evals/cuts/*.parquet"):
+        table = pq.read_table(path)
+        named = lambda view, t=table: pa.array(
+            [s.replace("val", f"val.{view}") for s in t.column("stream").to_pylist()]
+        )
+        pq.write_table(
+            pa.concat_tables(
+                [table.set_column(0, "stream", named(view)) for view in ("forward", "backward")]
+            ),
+            path,
+        )
+    table = collect(root, "s")
+    found = segmentation(table)
+    figures = {
+        f.name.removeprefix("segmentation-"): f
+        for f in segmentation_figures(found, Words(ReportConfig(), {}))
+    }
+    arms = ["gpt", "gru, forward", "gru, backward"]
+    for name in ("scores", "precision-recall", "tokens"):
+        assert [panel["title"][0] for panel in figures[name].panels] == arms, name
+    assert {row["arm"] for row in next(iter(figures["map"].panels[0]["datasets"].values()))} == set(arms)
+    for panel in figures["scores"].panels:
+        (rows,) = panel["datasets"].values()
+        assert {row["kind"] for row in rows} == {"cue of the model", "baseline"}
+    assert [f.title.rpartition(": ")[2] for n, f in figures.items() if n.startswith("utterances")] == arms
+    assert figures["utterances-gru-backward"].caption.endswith("val.backward, seed 1.")
+    build_report(tmp_path, "s")

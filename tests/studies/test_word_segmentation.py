@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,3 +97,15 @@ def test_the_smoke_preset_runs_from_end_to_end(tmp_path: Path, capsys: pytest.Ca
     baselines = {row["cue"]: row["scores"]["boundary.f"] for row in rows if row["strategy"] == "baseline"}
     assert set(baselines) == {"random_true", "ftp_relative", "ngram_3_boundary"}
     assert "Word boundaries" in (folder / "report" / "index.html").read_text(encoding="utf-8")
+    reference = Path(__file__).parents[2] / "docs" / "reference" / "word-segmentation.md"
+    (example,) = re.findall(r"```python\n(.+?)```", reference.read_text(encoding="utf-8"), re.DOTALL)
+    run = tmp_path / index["runs"][0]["dir"]
+    named = example.replace("runs/utterances-transformer-forward-s1-...", str(run)).replace(
+        "window=64", "window=32"
+    )
+    names: dict[str, Any] = {}
+    exec(named, names)
+    stored = read_json(run / "evals/segmentation/step-00000008.json")["metrics"]
+    assert names["found"]["boundary.f"] == stored["val.boundary.peak.boundary.f"]
+    assert names["oracle"]["boundary.f"] >= stored["val.entropy.threshold.boundary.f"]
+    assert names["counted"].shape == names["stream"].starts.shape

@@ -28,7 +28,7 @@ LOOK = 1000
 """Documents after which it is seen whether more need to be read."""
 
 
-def gold_stream(data: EvaluationData, split: str, limit: int = 0, *, asks: str) -> Stream:
+def gold_stream(data: EvaluationData, split: str, limit: int = 0, *, asks: str = "segmentation") -> Stream:
     """The first `limit` utterances of a split (0 = all); `asks`: the evaluation, for messages."""
     view = data.view(split)
     if CHANNEL not in data.store.manifest["channels"]:
