@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -215,3 +216,23 @@ def test_a_text_too_small_for_the_vocabulary_is_named(
     if verb[0] == "prepare":
         alone = lexarium(*verb, texts / "fi.txt", *common)
         assert alone.status == 2 and "error: tokenizer.vocab_size is 320" in alone.err
+
+
+def test_an_override_of_one_level_runs_beside_only(lexarium, tmp_path: Path) -> None:
+    """The levels that replace the component are left out; the study is then of the others."""
+    command = (
+        "study",
+        "run",
+        "word-segmentation",
+        "--preset",
+        "smoke",
+        "--runs-dir",
+        tmp_path,
+        "model.d_model=8",
+    )
+    answer = lexarium(*command)
+    assert answer.status == 2 and "transformer (leaves it), gru" in answer.err
+    answer = lexarium(*command, "--only", "family=transformer", "train.max_steps=2", "--jobs", "1")
+    assert answer.status == 0, answer.err
+    index = json.loads((tmp_path / "studies" / "word-segmentation" / "index.json").read_text())
+    assert {run["levels"]["family"] for run in index["runs"]} == {"transformer"} and len(index["runs"]) == 2

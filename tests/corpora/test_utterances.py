@@ -310,7 +310,9 @@ def test_line_ends_of_another_kind_are_refused(tmp_path: Path, character: str, t
         read(corpus(tmp_path / "a.txt", form=form))
 
 
-@pytest.mark.parametrize("character", ["\u200b", "\ufeff", "\xad", "\u202a", "\x07"])
+@pytest.mark.parametrize(
+    "character", ["\u200b", "\ufeff", "\xad", "\u202a", "\x07", "\u034f", "\u3164", "\ufe0f", "\U000e0001"]
+)
 def test_characters_that_nobody_sees(tmp_path: Path, character: str) -> None:
     """Refused with their place, or left out and counted; joiners are part of how letters are written."""
     path = tmp_path / "a.txt"
@@ -352,7 +354,9 @@ def test_columns_are_kept_and_hold_out_whole_speakers(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'words' is what every utterance has already"):
         corpus(tmp_path / "a.tsv", column="u", fields="words")
     missing = corpus(tmp_path / "a.tsv", column="u", split={"by": "field", "field": "who", "val": 0.4})
-    with pytest.raises(UserError, match=r"a\.tsv: byte \d+: no field 'who'.*name it in corpus\.fields"):
+    with pytest.raises(
+        UserError, match=r"a\.tsv: byte \d+ \(line 2\): no field 'who'.*name it in corpus\.fields"
+    ):
         read(missing)
 
 
@@ -363,9 +367,11 @@ def test_a_marker_keeps_its_case_between_tabs(tmp_path: Path) -> None:
 
 def test_what_tells_about_a_folder_is_no_part_of_its_text(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("About these files.\n")
-    (tmp_path / "licence.txt").write_text("Free.\n")
+    (tmp_path / "LICENSE.txt").write_text("Free.\n")
     (tmp_path / "a.txt").write_text("a WORD_BOUNDARY\n")
-    assert [d.text for d in read(corpus(tmp_path))] == ["a"]
+    (tmp_path / "source.txt").write_text("b WORD_BOUNDARY\n")  # data, by a common name
+    (tmp_path / "NOTICE.jsonl.txt").write_text("c WORD_BOUNDARY\n")
+    assert sorted(d.text for d in read(corpus(tmp_path))) == ["a", "b", "c"]
 
 
 def test_bytes_that_are_no_text_point_to_no_option_it_does_not_have(tmp_path: Path) -> None:
@@ -394,9 +400,38 @@ def test_pieces_know_where_words_begin(tmp_path: Path, boundaries: str, form: st
     flags = [int(view.channel(CHANNEL, i).sum()) for i in range(len(view))]
     if boundaries == "token":
         assert flags == [len(line) for line in lines]
-        told = "word boundaries stand in the text, where the model reads them"
+        told = "word boundaries stand in the text, or spaces between symbols"
     else:
         assert flags != [len(line) for line in lines]
         told = "some reach over a word boundary"
     with pytest.raises(UserError, match=told):
         gold_stream(data, "train", asks="segmentation")
+
+
+def test_a_short_marker_is_known_by_its_very_spelling(tmp_path: Path) -> None:
+    """`w` is a phoneme beside the marker `W`, and `kW` may be one."""
+    (tmp_path / "a.txt").write_text("t w o W d o g W\n")
+    for repair in ((), ("misspelt",)):
+        assert words_of(read(corpus(tmp_path / "a.txt", marker="W", repair=repair))[0]) == [
+            ["t", "w", "o"],
+            ["d", "o", "g"],
+        ]
+    (tmp_path / "a.txt").write_text("t kW o W\n")
+    assert words_of(read(corpus(tmp_path / "a.txt", marker="W"))[0]) == [["t", "kW", "o"]]
+
+
+def test_a_table_whose_name_does_not_tell_its_form(tmp_path: Path) -> None:
+    (tmp_path / "a.dat").write_text("u\twho\na WORD_BOUNDARY\tx\n")
+    with pytest.raises(UserError, match="say corpus.format: text, jsonl, tsv, csv or parquet"):
+        read(corpus(tmp_path / "a.dat", column="u"))
+    assert [d.text for d in read(corpus(tmp_path / "a.dat", column="u", format="tsv"))] == ["a"]
+    with pytest.raises(ConfigError, match="format is of tables; name their `column`"):
+        corpus(tmp_path / "a.dat", format="tsv")
+
+
+def test_whole_files_are_held_out_by_their_names(tmp_path: Path) -> None:
+    for i in range(9):
+        (tmp_path / f"{i}.txt").write_text("a WORD_BOUNDARY\n" * 3)
+    found = corpus(tmp_path, split={"by": "field", "field": "file", "val": 0.4, "seed": 3})
+    whose = {s: {d.fields["file"] for d in found.documents(s)} for s in found.splits}
+    assert all(whose.values()) and not whose["train"] & whose["val"] and len(set.union(*whose.values())) == 9

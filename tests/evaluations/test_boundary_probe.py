@@ -231,7 +231,7 @@ def test_limits_are_of_utterances(data: EvaluationData) -> None:
     assert (metrics["fit.positions"], metrics["val.positions"]) == (count("train", 20), count("val", 9))
     for options, n in (
         ({"fit_limit": 12}, 12),
-        ({"fit_limit": 12, "limit": 9}, 9),
+        ({"fit_limit": 12, "limit": 9}, 12),
         ({"fit_limit": 0}, len(data.view("val"))),
     ):
         metrics = evaluation(data, fit_split="val", splits=["val"], **options).run(asked(data), 0).metrics
@@ -291,3 +291,13 @@ def test_a_run_has_its_untrained_control(tmp_path: Path) -> None:
     assert results[150][last] > results[0][last]
     assert results[150][last] > results[150]["val.symbols_2.boundary.f"] > 0.5
     assert results[0]["val.symbols_2.boundary.f"] == results[150]["val.symbols_2.boundary.f"]
+
+
+def test_limits_of_tests_leave_what_is_fitted_alone(data: EvaluationData) -> None:
+    """Naming the split that is fitted among those that are tested changes no answer about another."""
+    asked = lambda **options: BoundaryProbe(BoundaryProbe.Config(**options), data)
+    n = data.view("train").lengths
+    whole = asked(splits=("train",), fit_limit=0, limit=2)._streams["train"]
+    assert whole.n_utterances == len(n)
+    few = asked(splits=("train",), fit_limit=len(n) - 1, limit=0)._streams["train"]
+    assert few.n_utterances == len(n) - 1

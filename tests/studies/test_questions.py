@@ -38,6 +38,8 @@ def ask(
     [
         {},
         {"at": CHOOSER},
+        {"at": 8},
+        {"metric": COUNTED, "at": 12},
         {"against": COUNTED},
         {"against": f"{COUNTED} @ final", "at": CHOOSER},
         {"against": f"{F} @ 0", "at": CHOOSER},
@@ -65,6 +67,15 @@ def test_what_can_be_answered(contrast: dict[str, Any]) -> None:
             {"against": COUNTED, "at": CHOOSER},
             r"compare\.0\.against: .* does not run wherever 'segmentation' does.*@ final`",
         ),
+        (
+            {"at": 3},
+            r"compare\.0\.metric: .* does not run there \(it runs every 4 steps\); name another step",
+        ),
+        (
+            {"against": f"{F} @ 5"},
+            r"compare\.0\.against: .* is read at step 5, and evaluation 'segmentation' does not",
+        ),
+        ({"metric": COUNTED, "at": 4}, r"'segmentation_baselines' does not run there \(it runs at 12\)"),
         ({"metric": COUNTED, "at": CHOOSER}, r"compare\.0\.metric: .* give both the same `every` and `at`$"),
     ],
 )
@@ -79,6 +90,7 @@ def test_what_no_evaluation_measures(contrast: dict[str, Any], told: str) -> Non
         ({"best_of": "nosuch.val.bits"}, r"compare\.0\.at\.best_of: no evaluation is named 'nosuch'"),
         ({"best_of": COUNTED, "better": "higher"}, "runs after the last step only; set its `every` or `at`"),
         ({"best_of": F}, r"is the better the higher it is; say `better: higher`"),
+        ({**CHOOSER, "better": "higher"}, r"is the better the lower it is; say `better: lower`"),
     ],
 )
 def test_what_cannot_choose_a_step(chooser: dict[str, Any], told: str) -> None:

@@ -126,8 +126,8 @@ def groups_of(
             },
             "tokenizer": {"type": "ids" if ids else "bpe"},
         }
-        if "corpus.type=utterances" in overrides:  # what is read as symbols is not to be cut into pieces
-            letters = "corpus.form=letters" in overrides
+        if changes.get(("corpus", "type")) == "utterances":  # symbols are not to be cut into pieces
+            letters = changes.get(("corpus", "form")) == "letters"
             data["tokenizer"] = {"type": "symbol", "unit": "character" if letters else "symbol"}
         told = vocabulary_of(path) if ids else 0
         if told:

@@ -70,7 +70,7 @@ def run_study(name: str, runs_dir: Path, options: Options) -> int:
         seeds = parse_seeds(options.seeds)
         study = load_study(name, runs_dir, options.preset, options.overrides, seeds)
         target, only = Target(name, study=study), parse_levels(options.only)
-        everything = target.points(runs_dir)
+        everything = target.points(runs_dir, study.planned(only), "--only")
         points = target.points(runs_dir, only, "--only") if only else everything
         if options.dry_run:
             return _dry_run(talk, points, runs_dir)

@@ -247,8 +247,9 @@ class TextFiles:
                 if role != "train":
                     split = role
                 elif by == "field":
-                    where = f"{file.path}: {'row ' if file.format == 'parquet' else 'byte '}{place:,}"
-                    value = field_of(fields, str(self.config.split.field), where)
+                    row = f"{file.path}: row {place:,}"
+                    where = row if file.format == "parquet" else _place(file, int(place))
+                    value = field_of(all_fields, str(self.config.split.field), where)
                     split = splitter.of_value(value)
                 elif by == "file":
                     split = splitter.spread(splitter.start(), number)

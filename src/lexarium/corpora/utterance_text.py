@@ -22,9 +22,12 @@ MARKS = ("UNK", "PAD", "UTT_BOUNDARY")
 BREAKS = re.compile("[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 """What some programs take for a line end; LF and CRLF are none within a line."""
 INVISIBLE = re.compile(
-    "[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]"
+    "[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e"
+    "\u2060-\u2064\u2066-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e007f]"
 )
 """Characters that nobody sees; joiners (U+200C, U+200D) say how letters are written, and are none."""
+SHORT = 4
+"""Letters below which a marker is known by its very spelling alone."""
 BOUNDARY = "WORD_BOUNDARY"
 """What stands for a word boundary in a document, whatever the file's marker: the name tokenizers know it by."""
 
@@ -86,7 +89,7 @@ class Reader:
         marker, folded = self.options.marker, self.options.marker.casefold()
         words: list[list[str]] = [[]]
         for token in tokens:
-            if token != marker and len(token) > len(marker) and folded in token.casefold():
+            if len(marker) >= SHORT < len(token) > len(marker) and folded in token.casefold():
                 raise UserError(
                     f"{where}: {token!r}: the marker {marker!r} is written together with something else; put a space"
                     " between them"
@@ -150,7 +153,10 @@ class Place:
 
 
 def _resembles(token: str, marker: str) -> bool:
-    """Whether a token is a marker written otherwise: in other case, or a letter or two wrong in a long one."""
+    """Whether a token is a marker written otherwise: in other case, or, of eight letters and more, a letter or two
+    wrong. Both are in folded case."""
+    if len(marker) < SHORT:
+        return False  # `w` is a phoneme beside the marker `W`
     if token == marker:
         return True
     if len(marker) < 8 or abs(len(token) - len(marker)) > 2:

@@ -52,7 +52,7 @@ class Lines(TextFiles):
 
     keep_empty = True
     mends = False
-    which = "say which is corpus.column, corpus.age_column and corpus.child_column"
+    which = "say which are corpus.column, corpus.age_column, corpus.child_column and corpus.fields"
 
 
 class Utterances:
@@ -82,6 +82,8 @@ class Utterances:
         """Marks of stress, which espeak-ng writes before a vowel."""
         marker: str = Field("WORD_BOUNDARY", min_length=1)
         """What stands after every word; `;eword` in files for wordseg."""
+        format: Literal["auto", "jsonl", "tsv", "csv", "parquet"] = "auto"
+        """What tables are, where their names do not tell."""
         column: str = ""
         """Column or key of the utterance, of tables (CSV, TSV, JSONL, Parquet); empty = lines of text."""
         fields: tuple[str, ...] = ()
@@ -122,6 +124,10 @@ class Utterances:
 
         @model_validator(mode="after")
         def _fits(self) -> Utterances.Config:
+            if not self.column and self.format != "auto":
+                raise ValueError(
+                    "format is of tables; name their `column`, or leave it out for lines of text"
+                )
             if not self.column and (self.max_age is not None or self.children == "drop" or self.fields):
                 raise ValueError("max_age, children and fields are of the rows of a table; name its `column`")
             if taken := {"file", "place", "words"} & set(self.fields):
@@ -147,7 +153,8 @@ class Utterances:
         filters = [config.age_column] * (config.max_age is not None)
         filters += [config.child_column] * (config.children == "drop")
         columns = tuple(dict.fromkeys([*config.fields, *filters]))
-        table = {"text": config.column, "fields": columns} if config.column else {"format": "text"}
+        table = {"text": config.column, "fields": columns, "format": config.format}
+        table = table if config.column else {"format": "text"}
         self._lines = Lines(
             TextFiles.Config(
                 path=config.path,

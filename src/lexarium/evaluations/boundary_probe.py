@@ -93,10 +93,7 @@ class BoundaryProbe:
 
     def __init__(self, config: Config, data: EvaluationData) -> None:
         self.config, self.symbols = config, data.tokenizer.symbols
-        limit = dict.fromkeys(config.splits, config.limit)
-        if config.fit_split in limit:  # one stream, both fitted on and tested
-            limit[config.fit_split] = min((n for n in (config.limit, config.fit_limit) if n), default=0)
-        limit.setdefault(config.fit_split, config.fit_limit)
+        limit = dict.fromkeys(config.splits, config.limit) | {config.fit_split: config.fit_limit}
         self._streams = {split: gold_stream(data, split, n, asks=self.name) for split, n in limit.items()}
         for split, stream in self._streams.items():
             labels, alone = labels_of(stream), split in config.splits and split == config.fit_split

@@ -35,7 +35,8 @@ class Evaluation(Protocol):
     What it may have beside these: `items_at_every_step = True`, where its table is what it is for, `log_line(result) ->
     str`, one line for the log of a run in training, `channels`, names of those it needs of the corpus, `content(config)
     -> str`, a hash of the files that its options name, `whole_texts = True`, where it cannot ask about a source, and
-    `higher`, last parts of the names of those of its metrics that are the better the higher they are.
+    `higher` and `lower`, last parts of the names of those of its metrics that are the better the higher, or the lower,
+    they are.
     """
 
     asks: frozenset[str]

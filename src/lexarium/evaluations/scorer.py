@@ -342,9 +342,8 @@ class Scorer:
 
     def _row(self, place: int, prefix: Prefix) -> Row:
         given, ids = self._begun(prefix)
-        if not ids and not len(given) and self.opening is not None:
-            ids = [self.opening]
-        return Row(place, given, ids)
+        opening = [] if self.opening is None or len(given) else [self.opening]
+        return Row(place, given, ids or opening)
 
     def _framed(self, row: Row) -> int:
         """Tokens of a row as the model reads it."""

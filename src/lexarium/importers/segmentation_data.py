@@ -139,9 +139,14 @@ def subconfig(draft: Draft, key: str, value: Any) -> None:
     name = words(draft, key)
     if name == "strict-small":
         draft.note("dataset.subconfig: 'strict-small' is spelt strict_small where it works")
-    if not draft.options.origins.get(key):
+    drawn = name in ("Uniform", "Unigram")
+    if drawn:
+        draft.note(
+            f"{draft.told(key)}: --data may be any corpus, whose symbols are drawn anew; its lengths of utterances stay"
+        )
+    elif not draft.options.origins.get(key):
         draft.note(f"{draft.told(key)}: --data must be the files of it; nothing is downloaded")
-    if name in ("Uniform", "Unigram"):  # drawn anew, a stream that was drawn at random already is one still
+    if drawn:  # drawn anew, a stream that was drawn at random already is one still
         told = f"{draft.told(key)}: a stream of symbols drawn at random"
         draft.set("corpus.control", name.lower(), told)
         draft.set("corpus.control_boundaries", "draw", told)

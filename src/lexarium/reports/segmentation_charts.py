@@ -7,6 +7,7 @@ TP is transitional probability; a counter's cue is boundary probability where no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lexarium.reports.figures import DASHES, Figure, Spec, encode, layer, row_axis, slug, title_lines, wrap
@@ -72,6 +73,11 @@ def segmentation_figures(found: Mapping[str, Any] | None, words: Words) -> list[
     scores = _seen([row for row in found["scores"] if row["base"] == of(row)])
     missing = found["missing"].get(found["streams"][0])
     figures = [_bars(scores, stream, words, missing), _precision_recall(scores, stream, words)]
+    if found["left_out"]:
+        named = "; ".join(words.levels(levels, named=False) for levels in found["left_out"])
+        figures[0] = replace(
+            figures[0], caption=f"{figures[0].caption} Left out, for its predictions are no numbers: {named}."
+        )
     figures.append(_map(scores, stream, words, found["tune"][stream]))
     curves = [row for row in found["curves"] if row["base"] == stream]
     if len({row["tokens"] for row in curves}) > 1:

@@ -127,8 +127,9 @@ class Parts:
     def scorer(self, model: torch.nn.Module, device: torch.device) -> Scorer:
         """How the run's model is asked. Where rows have no bos and the packing puts a token between documents, that
         token stands before what is written from nothing."""
-        bos = getattr(self.config.objective, "bos", True)
-        between = not bos and getattr(self.packing, "separator", False)
+        between = getattr(self.packing, "separator", False) and not getattr(
+            self.config.objective, "bos", True
+        )
         opening = self.objective.roles["eos"] if between else None
         own = (self.objective, self.direction, self.tokenizer)
         return Scorer(model, *own, device, self.config.train.precision, opening=opening)

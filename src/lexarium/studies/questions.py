@@ -1,8 +1,10 @@
 """Whether the questions of a study can be answered by the evaluations of its runs, before any of them is trained.
 
 Refused, with the key: metrics of evaluations and splits that no run has; metrics that choose a step and may not (see
-`check_chooser`); and metrics that are read at a step that another one chooses, of evaluations that do not run at every
-such step. Cost: linear in the number of runs; nothing is read but configurations.
+`check_chooser`); metrics that are read at a step at which their evaluation runs in no run; and metrics that are read at
+a step that another one chooses, of evaluations that do not run at every such step. What an evaluation makes of its
+split is known when it has run: a misspelt end of a name is reported then. Cost: linear in the number of runs; nothing
+is read but configurations.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lexarium.foundation.config import ConfigError
-from lexarium.studies.contrasts import BestOf, Contrast, ReportConfig
+from lexarium.studies.contrasts import At, BestOf, Contrast, ReportConfig
 from lexarium.studies.run_config import RunConfig, check_chooser, evaluation_name, splits_of
 
 LOOK = 1000
@@ -27,6 +29,9 @@ def check_questions(compare: Sequence[Contrast], report: ReportConfig, runs: Seq
     for config in runs:  # runs of equal evaluations are one case
         kinds.setdefault((*map(repr, config.evaluations), config.train.max_steps), config)
     for i, contrast in enumerate(compare):
+        for part, metric, at in _read(contrast):
+            if isinstance(at, int):
+                _check_step(f"compare.{i}.{part}", metric, at, list(kinds.values()))
         if isinstance(contrast.at, BestOf):
             check_chooser(f"compare.{i}.at.best_of", contrast.at.best_of, contrast.at.better, measured)
             for config in kinds.values():
@@ -60,6 +65,29 @@ def _check_metric(place: str, metric: str, measured: Mapping[str, Any]) -> None:
         )
 
 
+def _read(contrast: Contrast) -> list[tuple[str, str, At]]:
+    """(key, metric, when it is read) of both sides, or of the one metric."""
+    found: list[tuple[str, str, At]] = [("metric", contrast.metric, contrast.at)]
+    return found + ([("against", *contrast.other)] if contrast.against is not None else [])
+
+
+def _check_step(key: str, metric: str, step: int, runs: Sequence[RunConfig]) -> None:
+    """A metric that is read at a step is measured there, in some run at least."""
+    own = [
+        (e, config.train.max_steps)
+        for config in runs
+        for e in config.evaluations
+        if evaluation_name(e) == metric.partition(".")[0]
+    ]
+    if not any(last is None or (e.due(step, last) and step <= last) for e, last in own):
+        e, last = own[0]
+        told = f"every {e.every:,} steps" if e.every else f"at {', '.join(map(str, (*e.at, last)))}"
+        raise ConfigError(
+            f"{key}: {metric!r} is read at step {step:,}, and evaluation {evaluation_name(e)!r} does not run there (it"
+            f" runs {told}); name another step, or set its `every` or `at`"
+        )
+
+
 def _check_steps(key: str, contrast: Contrast, chosen: BestOf, config: RunConfig) -> None:
     """What is read at the step that a metric chooses is measured at every step it may choose."""
     named = {evaluation_name(e): e for e in config.evaluations}
@@ -69,10 +97,7 @@ def _check_steps(key: str, contrast: Contrast, chosen: BestOf, config: RunConfig
         return
     end = last or LOOK * max(1, chooser.every)
     steps = {*chooser.at, *range(0, end + 1, chooser.every or end + 1), *([last] if last else [])}
-    asked = [("metric", contrast.metric)]
-    if contrast.against is not None and isinstance(contrast.other[1], BestOf):
-        asked.append(("against", contrast.other[0]))
-    for part, metric in asked:
+    for part, metric in ((part, metric) for part, metric, at in _read(contrast) if isinstance(at, BestOf)):
         evaluation = of(metric)
         if evaluation is None or all(
             evaluation.due(step, last) for step in steps if not last or step <= last

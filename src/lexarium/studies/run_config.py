@@ -392,10 +392,9 @@ def check_chooser(key: str, chooser: str, better: str, evaluations: Mapping[str,
     """A metric that chooses looks at `val`, during training, and the better of two values is the one that is wanted.
     Raises Incompatible that names `key`; better "" = no value is preferred."""
     evaluation, _, metric = chooser.partition(".")
-    names = list(evaluations)
-    if evaluation not in names:
+    if evaluation not in evaluations:
         raise Incompatible(
-            f"{key}: no evaluation is named {evaluation!r} (evaluations: {', '.join(names) or 'none'})"
+            f"{key}: no evaluation is named {evaluation!r} (evaluations: {', '.join(evaluations) or 'none'})"
         )
     if metric.split(".")[0] != "val":
         raise Incompatible(
@@ -405,10 +404,12 @@ def check_chooser(key: str, chooser: str, better: str, evaluations: Mapping[str,
         raise Incompatible(
             f"{key}: evaluation {evaluation!r} runs after the last step only; set its `every` or `at`"
         )
-    higher = getattr(registry.find("evaluation", evaluations[evaluation].type), "higher", ())
-    if better == "lower" and metric.rpartition(".")[2] in higher:
+    wanted = {"lower": "higher", "higher": "lower"}.get(better, "")
+    if metric.rpartition(".")[2] in getattr(
+        registry.find("evaluation", evaluations[evaluation].type), wanted, ()
+    ):
         raise Incompatible(
-            f"{key}: {chooser!r} is the better the higher it is; say `better: higher` beside it"
+            f"{key}: {chooser!r} is the better the {wanted} it is; say `better: {wanted}` beside it"
         )
 
 

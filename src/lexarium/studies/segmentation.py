@@ -3,6 +3,7 @@ baseline, utterances with their cues and cuts, and scores against thresholds.
 
 `segmentation(table)` gives plain data:
 
+    left_out     levels of the arms with finished runs and no score: models whose predictions are no numbers
     missing      stream -> {unknown, unseen}: the most symbols of a run that are UNK, or that training never has
     streams      names of what is scored, in the order of the runs' evaluations, whole streams before utterances alone
     scores       rows {levels, stream, base, view, cue, strategy, measure -> {mean, low, high, n}}: final values of
@@ -60,9 +61,10 @@ def segmentation(table: Table) -> Row | None:
         "scores": scores,
         "streams": _streams(table, scores),
         "missing": _missing(table),
+        "left_out": _left_out(table, scores),
         "curves": [row for run in table.runs for row in _curve(table, run)],
         "utterances": [_utterances(*one) for one in shown],
-        "thresholds": [_thresholds(*one) for one in shown],
+        "thresholds": [found for one in shown if (found := _thresholds(*one))["rows"]],
     }
 
 
@@ -104,7 +106,11 @@ def _scores(table: Table, cell: Mapping[str, str]) -> Iterator[Row]:
             },
         )
         row["scores"][measure] = {"mean": summary["mean"], "low": low, "high": high, "n": summary["n"]}
-    order = lambda row: (row["strategy"] == BASELINE, CUES.index(row["cue"]) if row["cue"] in CUES else 0)
+    order = lambda row: (
+        row["strategy"] == BASELINE,
+        ("", *DIRECTIONS).index(row["view"]),
+        CUES.index(row["cue"]) if row["cue"] in CUES else 0,
+    )
     yield from sorted(found.values(), key=order)
 
 
@@ -153,6 +159,14 @@ def _streams(table: Table, scores: Sequence[Row]) -> list[str]:
     found = {row["stream"]: row for row in scores if row["strategy"] != BASELINE}
     key = lambda stream: (order[found[stream]["evaluation"]], "alone" in stream.split(" ")[0], stream)
     return sorted(found, key=key)
+
+
+def _left_out(table: Table, scores: Sequence[Row]) -> list[dict[str, str]]:
+    shown = [row["levels"] for row in scores if row["strategy"] != BASELINE]
+    asked = lambda run: run.state == "done" and _named(run, "segmentation")
+    return [
+        dict(cell) for cell in table.cells() if any(map(asked, table.at(cell))) and dict(cell) not in shown
+    ]
 
 
 def _missing(table: Table) -> dict[str, dict[str, int]]:

@@ -74,12 +74,11 @@ class Study:
             source = overlay(source, {("seeds",): list(seeds)}, "--seeds")
             config = validate(StudyConfig, source)
         self.config = config
-        given = parse_overrides(overrides)
-        self._base = overlay(source.sub("base"), given, "command line")
+        self._given = parse_overrides(overrides)
+        self._base = overlay(source.sub("base"), self._given, "command line")
         self.axes = {name: _levels(name, levels, self._base.data) for name, levels in config.axes.items()}
         self._redraw = tuple(map(parse_path, config.redraw))
-        self._overridden = tuple(given)
-        self._refuse_study_keys(given)
+        self._refuse_study_keys(self._given)
         self._check_redraw()
         check_contrasts(self.config.compare, self._comparable())
         self._files: dict[str, str] = {}
@@ -112,19 +111,24 @@ class Study:
             found["start_step"] = sorted({str(step) for steps in starts for step in steps}, key=int)
         return found
 
-    def _refuse_overridden_axes(self, only: Mapping[str, Sequence[str]]) -> None:
-        """Refuse overrides of paths that a level sets, of those that `only` keeps."""
-        for place in self._overridden:
+    def planned(self, only: dict[str, list[str]]) -> dict[str, list[str]]:
+        """What the study is of: every level, or, where an override is of some levels alone, those that `only` keeps."""
+        return only if self._overridden_axis({}) else {}
+
+    def _overridden_axis(self, only: Mapping[str, Sequence[str]]) -> str:
+        """Which override a level sets too, of those that `only` keeps, in words; "" = none."""
+        for place in self._given:
             for axis, levels in self.axes.items():
                 if EACH_FILE in self.config.axes[axis]:
                     continue  # it takes its levels from the value
                 setting = [level for level, changes in levels.items() if _touches(changes, place)]
                 if set(setting) & set(only.get(axis, levels)) or dotted(place) == axis:
                     names = ", ".join(level + " (leaves it)" * (level not in setting) for level in levels)
-                    raise ConfigError(
+                    return (
                         f"override {dotted(place)}: the axis {axis!r} sets it; choose a level with `lexarium study run"
                         f" ... --only {axis}=LEVEL` (levels: {names})"
                     )
+        return ""
 
     def _refuse_study_keys(self, overrides: dict[Place, Any]) -> None:
         """Refuse overrides of what is not of a run."""
@@ -166,7 +170,8 @@ class Study:
         `runs_dir` is where parents of staged runs will lie; matching sizes prepares token stores there.
         """
         self._check_only(only or {})
-        self._refuse_overridden_axes(only or {})
+        if told := self._overridden_axis(only or {}):
+            raise ConfigError(told)
         solved = solve(self, runs_dir) if self.config.match else {}
         points: list[Point] = []
         for combination in self._combinations():

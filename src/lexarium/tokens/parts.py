@@ -232,11 +232,9 @@ def _gather(
 def told_at(text: str, first: np.ndarray) -> np.ndarray:
     """(L,) places of the characters whose values tokens take: of each the first that is no white space, or its first.
     Pieces of text may begin with the blank before a word."""
-    found, ends = first.tolist(), [*first[1:].tolist(), len(text)]
-    for i, (place, end) in enumerate(zip(found, ends, strict=True)):
-        if text[place].isspace():
-            found[i] = next((k for k in range(place, end) if not text[k].isspace()), place)
-    return np.array(found, dtype=np.int64)
+    pieces = zip(first.tolist(), [*first[1:].tolist(), len(text)], strict=True)
+    seen = lambda a, b: next((k for k in range(a, b) if not text[k].isspace()), a)
+    return np.array([seen(a, b) if text[a].isspace() else a for a, b in pieces], dtype=np.int64)
 
 
 class _Group:

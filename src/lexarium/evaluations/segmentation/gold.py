@@ -63,8 +63,8 @@ def gold_stream(data: EvaluationData, split: str, limit: int = 0, *, asks: str =
     ]
     if np.isin(stream.symbols, marks).any():
         raise UserError(
-            f"evaluation {asks}: word boundaries stand in the text, where the model reads them; say"
-            " corpus.boundaries: channel"
+            f"evaluation {asks}: word boundaries stand in the text, or spaces between symbols, where the model reads"
+            " them; say corpus.boundaries: channel, and tokenizer.type: symbol"
         )
     return stream
 

@@ -44,7 +44,7 @@ def score(stream: Stream, cuts: np.ndarray) -> dict[str, float]:
         "over": _share(predicted - hits, int(stream.inside.sum()) - wanted),
         "under": _share(wanted - hits, wanted),
         **_errors(stream, cut, gold),
-        "rand": _adjusted_rand(words, stream.gold_words, stream.words(starts | stream.starts)),
+        "rand": _adjusted_rand(stream, starts),
     }
     wrong = np.bincount(stream.utterance[cut != gold], minlength=stream.n_utterances)
     found["exact"] = float((wrong == 0).mean())
@@ -92,14 +92,21 @@ def _errors(stream: Stream, cut: np.ndarray, gold: np.ndarray) -> dict[str, floa
     return {f"errors.{name}": int(which.sum()) for name, which in kinds.items()}
 
 
-def _adjusted_rand(*words: tuple[np.ndarray, np.ndarray]) -> float:
-    """Of predicted words, gold words, and the pieces that both cut: pairs of symbols that stand in one word. Two equal
-    partitions without such a pair, or with nothing but such pairs, have 1."""
-    predicted, gold, both = (float(((n := behind - first) * (n - 1) // 2).sum()) for first, behind in words)
-    n = int((words[0][1] - words[0][0]).sum())
+def _adjusted_rand(stream: Stream, starts: np.ndarray) -> float:
+    """Of symbols in predicted and in gold words, from pairs of symbols that stand in one word. Two equal partitions
+    with no such pair, or with nothing but such pairs, have 1."""
+    predicted, gold = _pairs(*stream.words(starts)), _pairs(*stream.gold_words)
+    both = _pairs(*stream.words(starts | stream.starts))  # in one word of each: in one piece of all cuts
+    n = int((~stream.ends).sum())
     expected = predicted * gold / max(1, n * (n - 1) // 2)
     most = (predicted + gold) / 2
     return (both - expected) / (most - expected) if most != expected else 1.0
+
+
+def _pairs(first: np.ndarray, behind: np.ndarray) -> float:
+    """Pairs of symbols in one of the words that begin and end there."""
+    n = behind - first
+    return float((n * (n - 1) // 2).sum())
 
 
 def _named(name: str, hits: int, predicted: int, wanted: int) -> dict[str, float]:

@@ -58,7 +58,8 @@ class Segmentation:
     asks = frozenset({"next_scores"})
     channels = (CHANNEL,)
     directions = (*DIRECTIONS, "both")
-    higher = ("f", "precision", "recall", "exact", "rand")
+    higher = ("f", "precision", "recall", "exact", "rand", "hits")
+    lower = ("bits_per_symbol", "perplexity", "over", "under")
 
     class Config(SplitsConfig):
         """Options of `segmentation`."""

@@ -109,7 +109,7 @@ class Stream:
 
     @classmethod
     def of_words(cls, utterances: Sequence[Sequence[Sequence[int]]]) -> Stream:
-        """From utterances of words of symbols."""
+        """From utterances of words of symbols, each symbol a number from 0 (`ord(letter)`, an id)."""
         symbols: list[int] = []
         starts: list[bool] = []
         for words in utterances:
