@@ -127,10 +127,8 @@ class Parts:
     def scorer(self, model: torch.nn.Module, device: torch.device) -> Scorer:
         """How the run's model is asked. Where rows have no bos and the packing puts a token between documents, that
         token stands before what is written from nothing."""
-        between = getattr(self.packing, "separator", False) and not getattr(
-            self.config.objective, "bos", True
-        )
-        opening = self.objective.roles["eos"] if between else None
+        bos, between = getattr(self.config.objective, "bos", True), getattr(self.packing, "separator", False)
+        opening = self.objective.roles["eos"] if between and not bos else None
         own = (self.objective, self.direction, self.tokenizer)
         return Scorer(model, *own, device, self.config.train.precision, opening=opening)
 
