@@ -409,15 +409,21 @@ def test_pieces_know_where_words_begin(tmp_path: Path, boundaries: str, form: st
 
 
 def test_a_short_marker_is_known_by_its_very_spelling(tmp_path: Path) -> None:
-    """`w` is a phoneme beside the marker `W`, and `kW` may be one."""
-    (tmp_path / "a.txt").write_text("t w o W d o g W\n")
-    for repair in ((), ("misspelt",)):
-        assert words_of(read(corpus(tmp_path / "a.txt", marker="W", repair=repair))[0]) == [
-            ["t", "w", "o"],
-            ["d", "o", "g"],
-        ]
-    (tmp_path / "a.txt").write_text("t kW o W\n")
-    assert words_of(read(corpus(tmp_path / "a.txt", marker="W"))[0]) == [["t", "kW", "o"]]
+    """`w` is a phoneme beside the marker `W`, and so is `kw`; not `kW`, and of two letters the case is a mistake."""
+    for line, words in (
+        ("t w o W d o g W", [["t", "w", "o"], ["d", "o", "g"]]),
+        ("t kw o W", [["t", "kw", "o"]]),
+    ):
+        (tmp_path / "a.txt").write_text(f"{line}\n")
+        for repair in ((), ("misspelt",)):
+            assert words_of(read(corpus(tmp_path / "a.txt", marker="W", repair=repair))[0]) == words
+    for line, marker, told in (
+        ("t kW o W", "W", "is written together"),
+        ("t w o wb d WB", "WB", "'wb' for the marker"),
+    ):
+        (tmp_path / "a.txt").write_text(f"{line}\n")
+        with pytest.raises(UserError, match=told):
+            read(corpus(tmp_path / "a.txt", marker=marker))
 
 
 def test_a_table_whose_name_does_not_tell_its_form(tmp_path: Path) -> None:

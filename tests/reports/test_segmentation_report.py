@@ -336,7 +336,7 @@ def test_a_cue_without_a_number_has_no_thresholds(tmp_path: Path) -> None:
     assert [one["levels"] for one in results["segmentation"]["thresholds"]] == [{"family": "gru"}]
     assert results["segmentation"]["left_out"] == [{"family": "gpt"}]
     (caption,) = [f["caption"] for f in results["figures"] if f["name"] == "segmentation-scores"]
-    assert caption.endswith("Left out, for its predictions are no numbers: gpt.")
+    assert caption.endswith("Left out, for their predictions are no numbers: family: gpt.")
 
 
 def test_a_threshold_of_another_step_is_not_drawn(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def ask(
         {},
         {"at": CHOOSER},
         {"at": 8},
+        {"at": {"mean_over": [3, 9]}},
         {"metric": COUNTED, "at": 12},
         {"against": COUNTED},
         {"against": f"{COUNTED} @ final", "at": CHOOSER},
@@ -69,11 +70,16 @@ def test_what_can_be_answered(contrast: dict[str, Any]) -> None:
         ),
         (
             {"at": 3},
-            r"compare\.0\.metric: .* does not run there \(it runs every 4 steps\); name another step",
+            r"compare\.0\.metric: .* does not run there \(it runs every 4 steps up to 12\); name other",
         ),
         (
             {"against": f"{F} @ 5"},
             r"compare\.0\.against: .* is read at step 5, and evaluation 'segmentation' does not",
+        ),
+        ({"at": 16}, r"is read at step 16, .*every 4 steps up to 12"),
+        (
+            {"at": {"mean_over": [1, 3]}},
+            r"is read from step 1 to 3, and evaluation 'segmentation' does not run there",
         ),
         ({"metric": COUNTED, "at": 4}, r"'segmentation_baselines' does not run there \(it runs at 12\)"),
         ({"metric": COUNTED, "at": CHOOSER}, r"compare\.0\.metric: .* give both the same `every` and `at`$"),

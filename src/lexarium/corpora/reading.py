@@ -157,7 +157,8 @@ def _pattern(path: Path) -> tuple[Path, str]:
 
 def tells(path: Path) -> bool:
     """Whether a file says something about a folder of data, and is none: `README.md`, `LICENSE`, not `source.txt`."""
-    return path.name.removesuffix(path.suffix) in ABOUT and path.suffix in ("", ".md", ".rst", ".txt")
+    name = path.name.removesuffix(path.suffix)
+    return (name in ABOUT or name.upper() == "README") and path.suffix in ("", ".md", ".rst", ".txt")
 
 
 def _hidden(path: Path) -> bool:

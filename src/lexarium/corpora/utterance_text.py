@@ -27,7 +27,7 @@ INVISIBLE = re.compile(
 )
 """Characters that nobody sees; joiners (U+200C, U+200D) say how letters are written, and are none."""
 SHORT = 4
-"""Letters below which a marker is known by its very spelling alone."""
+"""Letters below which a marker is looked for inside symbols by its very spelling alone."""
 BOUNDARY = "WORD_BOUNDARY"
 """What stands for a word boundary in a document, whatever the file's marker: the name tokenizers know it by."""
 
@@ -89,7 +89,8 @@ class Reader:
         marker, folded = self.options.marker, self.options.marker.casefold()
         words: list[list[str]] = [[]]
         for token in tokens:
-            if len(marker) >= SHORT < len(token) > len(marker) and folded in token.casefold():
+            glued = marker in token or (len(marker) >= SHORT and folded in token.casefold())
+            if glued and len(token) > len(marker):
                 raise UserError(
                     f"{where}: {token!r}: the marker {marker!r} is written together with something else; put a space"
                     " between them"
@@ -155,7 +156,7 @@ class Place:
 def _resembles(token: str, marker: str) -> bool:
     """Whether a token is a marker written otherwise: in other case, or, of eight letters and more, a letter or two
     wrong. Both are in folded case."""
-    if len(marker) < SHORT:
+    if len(marker) == 1:
         return False  # `w` is a phoneme beside the marker `W`
     if token == marker:
         return True

@@ -298,9 +298,7 @@ class Scorer:
     def _read(self, prefix: Prefix) -> tuple[np.ndarray, np.ndarray]:
         given, begun = prefix if isinstance(prefix, tuple) else (prefix, "")
         if not isinstance(given, str):
-            raise UserError(
-                f"a prefix is a text, or a pair of texts (source, target begun); found {prefix!r}"
-            )
+            raise UserError(f"a prefix is a text, or a pair (source, target begun); found {prefix!r}")
         encode = lambda text: (
             self._direction.undo(self.tokenizer.encode(text)[0]) if text else np.zeros(0, np.int64)
         )

@@ -74,9 +74,10 @@ def segmentation_figures(found: Mapping[str, Any] | None, words: Words) -> list[
     missing = found["missing"].get(found["streams"][0])
     figures = [_bars(scores, stream, words, missing), _precision_recall(scores, stream, words)]
     if found["left_out"]:
-        named = "; ".join(words.levels(levels, named=False) for levels in found["left_out"])
+        named = "; ".join(words.levels(levels) for levels in found["left_out"])
         figures[0] = replace(
-            figures[0], caption=f"{figures[0].caption} Left out, for its predictions are no numbers: {named}."
+            figures[0],
+            caption=f"{figures[0].caption} Left out, for their predictions are no numbers: {named}.",
         )
     figures.append(_map(scores, stream, words, found["tune"][stream]))
     curves = [row for row in found["curves"] if row["base"] == stream]

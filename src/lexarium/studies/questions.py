@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lexarium.foundation.config import ConfigError
-from lexarium.studies.contrasts import At, BestOf, Contrast, ReportConfig
+from lexarium.studies.contrasts import At, BestOf, Contrast, MeanOver, ReportConfig
 from lexarium.studies.run_config import RunConfig, check_chooser, evaluation_name, splits_of
 
 LOOK = 1000
@@ -30,8 +30,9 @@ def check_questions(compare: Sequence[Contrast], report: ReportConfig, runs: Seq
         kinds.setdefault((*map(repr, config.evaluations), config.train.max_steps), config)
     for i, contrast in enumerate(compare):
         for part, metric, at in _read(contrast):
-            if isinstance(at, int):
-                _check_step(f"compare.{i}.{part}", metric, at, list(kinds.values()))
+            if isinstance(at, int | MeanOver):
+                within = at.mean_over if isinstance(at, MeanOver) else (at, at)
+                _check_step(f"compare.{i}.{part}", metric, within, list(kinds.values()))
         if isinstance(contrast.at, BestOf):
             check_chooser(f"compare.{i}.at.best_of", contrast.at.best_of, contrast.at.better, measured)
             for config in kinds.values():
@@ -71,20 +72,30 @@ def _read(contrast: Contrast) -> list[tuple[str, str, At]]:
     return found + ([("against", *contrast.other)] if contrast.against is not None else [])
 
 
-def _check_step(key: str, metric: str, step: int, runs: Sequence[RunConfig]) -> None:
-    """A metric that is read at a step is measured there, in some run at least."""
+def _check_step(key: str, metric: str, within: tuple[int, int], runs: Sequence[RunConfig]) -> None:
+    """A metric that is read at a step, or between two, is measured there, in some run at least."""
     own = [
         (e, config.train.max_steps)
         for config in runs
         for e in config.evaluations
         if evaluation_name(e) == metric.partition(".")[0]
     ]
-    if not any(last is None or (e.due(step, last) and step <= last) for e, last in own):
+    due = lambda e, last: any(e.due(step, last) for step in range(within[0], min(within[1], last) + 1))
+    if not any(last is None or due(e, last) for e, last in own):
         e, last = own[0]
-        told = f"every {e.every:,} steps" if e.every else f"at {', '.join(map(str, (*e.at, last)))}"
+        told = (
+            f"every {e.every:,} steps up to {last:,}"
+            if e.every
+            else f"at {', '.join(map(str, (*e.at, last)))}"
+        )
+        where = (
+            f"at step {within[0]:,}"
+            if within[0] == within[1]
+            else f"from step {within[0]:,} to {within[1]:,}"
+        )
         raise ConfigError(
-            f"{key}: {metric!r} is read at step {step:,}, and evaluation {evaluation_name(e)!r} does not run there (it"
-            f" runs {told}); name another step, or set its `every` or `at`"
+            f"{key}: {metric!r} is read {where}, and evaluation {evaluation_name(e)!r} does not run there (it runs"
+            f" {told}); name other steps, or set its `every` or `at`"
         )
 
 

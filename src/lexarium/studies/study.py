@@ -112,11 +112,14 @@ class Study:
         return found
 
     def planned(self, only: dict[str, list[str]]) -> dict[str, list[str]]:
-        """What the study is of: every level, or, where an override is of some levels alone, those that `only` keeps."""
-        return only if self._overridden_axis({}) else {}
+        """What the study is of: every level, or those that `only` keeps of axes that an override is not for."""
+        kept: dict[str, list[str]] = {}
+        while (axis := self._overridden_axis(kept)[0]) in only and axis not in kept:
+            kept[axis] = only[axis]
+        return kept
 
-    def _overridden_axis(self, only: Mapping[str, Sequence[str]]) -> str:
-        """Which override a level sets too, of those that `only` keeps, in words; "" = none."""
+    def _overridden_axis(self, only: Mapping[str, Sequence[str]]) -> tuple[str, str]:
+        """(axis, what is wrong) where a level that `only` keeps sets what an override does; empty where none does."""
         for place in self._given:
             for axis, levels in self.axes.items():
                 if EACH_FILE in self.config.axes[axis]:
@@ -124,11 +127,11 @@ class Study:
                 setting = [level for level, changes in levels.items() if _touches(changes, place)]
                 if set(setting) & set(only.get(axis, levels)) or dotted(place) == axis:
                     names = ", ".join(level + " (leaves it)" * (level not in setting) for level in levels)
-                    return (
+                    return axis, (
                         f"override {dotted(place)}: the axis {axis!r} sets it; choose a level with `lexarium study run"
                         f" ... --only {axis}=LEVEL` (levels: {names})"
                     )
-        return ""
+        return "", ""
 
     def _refuse_study_keys(self, overrides: dict[Place, Any]) -> None:
         """Refuse overrides of what is not of a run."""
@@ -170,7 +173,7 @@ class Study:
         `runs_dir` is where parents of staged runs will lie; matching sizes prepares token stores there.
         """
         self._check_only(only or {})
-        if told := self._overridden_axis(only or {}):
+        if told := self._overridden_axis(only or {})[1]:
             raise ConfigError(told)
         solved = solve(self, runs_dir) if self.config.match else {}
         points: list[Point] = []

@@ -154,14 +154,10 @@ class SentencePiece:
                 train_extremely_large_corpus=text.record["sample_bytes"] is None,
             )  # fmt: skip
         except (RuntimeError, OSError) as error:
-            larger = "required_chars" in str(
-                error
-            )  # every letter, and every byte where those are pieces, has an id
-            advice = (
-                "a larger tokenizer.vocab_size helps" if larger else "a smaller one, or more text, may help"
-            )
+            # every letter, and every byte where those are pieces, has an id
+            advice = "larger" if "required_chars" in str(error) else "smaller"
             raise UserError(
-                f"tokenizer sentencepiece: {gist(error)}; {advice} (tokenizer.vocab_size)"
+                f"tokenizer sentencepiece: {gist(error)}; a {advice} tokenizer.vocab_size or more text may help"
             ) from None
         self._record = text.record
         self._set_model(sink.getvalue())
