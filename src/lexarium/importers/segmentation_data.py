@@ -142,8 +142,7 @@ def subconfig(draft: Draft, key: str, value: Any) -> None:
     drawn = name in ("Uniform", "Unigram")
     if drawn:
         draft.note(
-            f"{draft.told(key)}: --data may be any corpus in that form, whose symbols are drawn anew; lengths of utterances"
-            " stay"
+            f"{draft.told(key)}: --data may be any corpus in that form; its symbols are drawn anew, lengths stay"
         )
     elif not draft.options.origins.get(key):
         draft.note(f"{draft.told(key)}: --data must be the files of it; nothing is downloaded")
