@@ -95,7 +95,7 @@ class TextFile:
 
 def find_files(paths: Sequence[str], wanted: str, where: str) -> list[TextFile]:
     """Files, the files below folders, and what glob patterns match; in natural order of names within each entry. Of a
-    folder, files that tell about it (README, SOURCE, LICENSE and NOTICE, in capitals) are left out.
+    folder, files that tell about it (README; SOURCE, LICENSE and NOTICE in capitals) are left out.
 
     `wanted` is a format, or `auto` for what the names say. Raises UserError naming `where` for an entry
     that matches nothing, an empty file, a file named twice, and a name that does not tell its format.
